@@ -1,0 +1,3 @@
+module github.com/zarpa-dev/zarpa
+
+go 1.26

@@ -1,0 +1,106 @@
+package zarpa_test
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/zarpa-dev/zarpa"
+
+// allowed lists, by name, every arrow between folders besides those to the root and to internal.
+// A folder's tests may use the suites and the implementations they need: only the arrows of the
+// code itself are guarded.
+var allowed = map[string][]string{
+	"target":    {"bundle"},                        // the reconciler packages what it deploys
+	"api":       {"modelfile", "bundle", "target"}, // handlers read model files and wake the reconciler
+	"cmd/zarpa": {"*"},                             // the only place that knows all
+	"bench":     {"*"},                             // measures everything
+	"e2e":       {"*"},
+}
+
+// home lists heavy dependencies and the only folders that may import them.
+var home = map[string][]string{
+	"github.com/yalue/onnxruntime_go": {"engine/onnx"},
+	"modernc.org/sqlite":              {"store/sqlite"},
+	"github.com/spf13/cobra":          {"cmd/zarpa"},
+}
+
+type pkg struct {
+	ImportPath string
+	Imports    []string
+	Standard   bool
+}
+
+func packages(t *testing.T) []pkg {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-json=ImportPath,Imports", "./...").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	var all []pkg
+	dec := json.NewDecoder(strings.NewReader(string(out)))
+	for {
+		var p pkg
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+}
+
+func folder(importPath string) (string, bool) {
+	rest, ok := strings.CutPrefix(importPath, module)
+	return strings.TrimPrefix(rest, "/"), ok
+}
+
+func TestArrowsPointOneWay(t *testing.T) {
+	t.Parallel()
+	for _, p := range packages(t) {
+		from, _ := folder(p.ImportPath)
+		for _, imp := range p.Imports {
+			to, ours := folder(imp)
+			switch {
+			case from == "" && (ours || strings.Contains(strings.Split(imp, "/")[0], ".")):
+				t.Errorf("the root imports %s: it may import the standard library only", imp)
+			case ours && !arrowAllowed(from, to):
+				t.Errorf("%s imports %s: not an arrow of layers_test.go", from, to)
+			}
+			if homes, heavy := home[imp]; heavy && !within(from, homes) {
+				t.Errorf("%s imports %s: its home is %v", from, imp, homes)
+			}
+		}
+	}
+}
+
+func arrowAllowed(from, to string) bool {
+	if to == "" || strings.HasPrefix(to, "internal/") || strings.HasPrefix(to, from+"/") && from != "target" {
+		return true
+	}
+	// a suite (storetest, targettest, …) and an example may use what it proves
+	for _, ok := range allowed[from] {
+		if ok == "*" || ok == to {
+			return true
+		}
+	}
+	for parent, list := range allowed {
+		if strings.HasPrefix(from, parent+"/") && len(list) == 1 && list[0] == "*" {
+			return true
+		}
+	}
+	return false
+}
+
+func within(from string, homes []string) bool {
+	for _, h := range homes {
+		if from == h || strings.HasPrefix(from, h+"/") {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,107 @@
+package zarpa
+
+import (
+	"context"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Model is one registered version of a model. Its content never changes; tags and the
+// description may.
+type Model struct {
+	Name string `json:"name"`
+	// Version counts from 1 by itself, within the name; a deleted version's number is not used again.
+	Version int `json:"version"`
+	// Format is what the files were recognised as: "onnx".
+	Format  string    `json:"format"`
+	Content Content   `json:"content"`
+	Created time.Time `json:"created"`
+	// Tags may be set and removed at any time.
+	Tags map[string]string `json:"tags,omitempty"`
+	// Properties are set once, at registration.
+	Properties  map[string]string `json:"properties,omitempty"`
+	Description string            `json:"description,omitempty"`
+	// Signature was read from the model's own file.
+	Signature Signature `json:"signature"`
+}
+
+// Content is a set of files, named by a digest over their paths and digests.
+type Content struct {
+	// Digest is the SHA-256 of the files' manifest: for each file in the order of paths the line
+	// "<sha256 hex> <size> <path>\n".
+	Digest string `json:"digest"`
+	// Size is the sum of the files' sizes in bytes.
+	Size  int64  `json:"size"`
+	Files []File `json:"files"`
+}
+
+// File is one file of a Content.
+type File struct {
+	// Path is slash-separated, relative, clean, without "..".
+	Path   string `json:"path"`
+	Digest string `json:"digest"`
+	Size   int64  `json:"size"`
+}
+
+// ValidatePath checks a file's path within a content: relative, clean, slash-separated, without
+// "..", control characters or back-slashes, at most 512 bytes.
+func ValidatePath(p string) error {
+	bad := p == "" || len(p) > 512 || path.IsAbs(p) || path.Clean(p) != p || p == "." || p == ".." ||
+		strings.HasPrefix(p, "../") || strings.ContainsAny(p, "\\\x00\n\r")
+	if bad {
+		return Errorf(Invalid, "file path %.80q: not a clean relative path", p).WithHint("use paths inside the model's own folder, without '..'")
+	}
+	return nil
+}
+
+// ModelRef names a registered model: NAME or NAME:VERSION.
+type ModelRef struct {
+	Name string
+	// Version is 0 for "the newest".
+	Version int
+}
+
+// ParseModelRef reads NAME or NAME:VERSION.
+func ParseModelRef(s string) (ModelRef, error) {
+	name, version, found := strings.Cut(s, ":")
+	if err := ValidateName("model", name); err != nil {
+		return ModelRef{}, err
+	}
+	if !found {
+		return ModelRef{Name: name}, nil
+	}
+	n, err := strconv.Atoi(version)
+	if err != nil || n < 1 {
+		return ModelRef{}, Errorf(Invalid, "model %q: version %q is not a positive number", s, version).WithHint("write NAME or NAME:VERSION, such as iris:3")
+	}
+	return ModelRef{Name: name, Version: n}, nil
+}
+
+// String is NAME or NAME:VERSION.
+func (r ModelRef) String() string {
+	if r.Version == 0 {
+		return r.Name
+	}
+	return r.Name + ":" + strconv.Itoa(r.Version)
+}
+
+// Ref is the model's own reference, NAME:VERSION.
+func (m Model) Ref() ModelRef { return ModelRef{Name: m.Name, Version: m.Version} }
+
+// Models keeps registered models. All methods may be called from many goroutines.
+type Models interface {
+	// Create stores a model under the next version of its name and returns it with Version set.
+	// Version and Created of the argument are ignored. Two calls at once get two versions.
+	Create(ctx context.Context, m Model) (Model, error)
+	// Get returns a version, the newest for version 0, or not_found.
+	Get(ctx context.Context, ref ModelRef) (Model, error)
+	// List returns the versions of a name in descending order, or of all names ordered by name
+	// when name is empty. Nothing found is an empty list.
+	List(ctx context.Context, name string) ([]Model, error)
+	// Update replaces Tags and Description of a version, nothing else; not_found when it is gone.
+	Update(ctx context.Context, m Model) error
+	// Delete removes a version; not_found when there is none.
+	Delete(ctx context.Context, ref ModelRef) error
+}

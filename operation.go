@@ -1,0 +1,66 @@
+package zarpa
+
+import (
+	"context"
+	"time"
+)
+
+// Operation is one asynchronous change of an endpoint, with its phases. At most one runs per
+// endpoint.
+type Operation struct {
+	ID string `json:"id"`
+	// Kind is "deploy", "update" or "delete".
+	Kind     string `json:"kind"`
+	Endpoint string `json:"endpoint"`
+	// Generation is the endpoint's generation that it brings about.
+	Generation int64          `json:"generation"`
+	State      OperationState `json:"state"`
+	Phases     []Phase        `json:"phases"`
+	Created    time.Time      `json:"created"`
+	Ended      time.Time      `json:"ended,omitzero"`
+	// Error is why it failed.
+	Error *Error `json:"error,omitempty"`
+}
+
+// OperationState is where an operation is.
+type OperationState string
+
+// The states of an operation; the last three are final.
+const (
+	OperationRunning    OperationState = "running"
+	OperationSucceeded  OperationState = "succeeded"
+	OperationFailed     OperationState = "failed"
+	OperationSuperseded OperationState = "superseded" // a later change took its place
+)
+
+// Phase is one step of an operation.
+type Phase struct {
+	// Name is "validate", "package", "start", "load", "route", "drain" or "remove".
+	Name       string         `json:"name"`
+	Deployment string         `json:"deployment,omitempty"`
+	State      OperationState `json:"state"`
+	Started    time.Time      `json:"started"`
+	Ended      time.Time      `json:"ended,omitzero"`
+	// Detail says what happened: "iris:3, 1 of 2 replicas".
+	Detail string `json:"detail,omitempty"`
+	// Cause, Hint and Log tell why it failed or waits, what to do, and what was printed last.
+	Cause string   `json:"cause,omitempty"`
+	Hint  string   `json:"hint,omitempty"`
+	Log   []string `json:"log,omitempty"`
+}
+
+// Operations keeps operations.
+type Operations interface {
+	// Create stores a new operation in state running. When another one runs for the same
+	// endpoint it is a conflict whose Operation field names that one.
+	Create(ctx context.Context, o Operation) error
+	// Update replaces State, Phases, Ended and Error; not_found when there is none.
+	Update(ctx context.Context, o Operation) error
+	// Get returns one or not_found.
+	Get(ctx context.Context, id string) (Operation, error)
+	// List returns the operations of an endpoint, of all for an empty name, newest first, at
+	// most limit (0: no limit).
+	List(ctx context.Context, endpoint string, limit int) ([]Operation, error)
+	// Prune deletes ended operations but the newest keep of every endpoint.
+	Prune(ctx context.Context, keep int) error
+}
