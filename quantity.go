@@ -17,12 +17,11 @@ func (d Duration) String() string {
 		return strconv.FormatInt(int64(t/time.Second), 10) + "s"
 	}
 	s := t.String()
-	s = strings.TrimSuffix(s, "0s")
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
 	if strings.HasSuffix(s, "h0m") {
 		s = strings.TrimSuffix(s, "0m")
-	}
-	if s == "" {
-		return "0s"
 	}
 	return s
 }
