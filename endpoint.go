@@ -105,6 +105,60 @@ func (s EndpointSpec) Validate() error {
 	return nil
 }
 
+// EndpointPhase sums up an endpoint in one word.
+type EndpointPhase string
+
+// The phases of an endpoint.
+const (
+	EndpointEmpty    EndpointPhase = "empty"    // it has no deployment
+	EndpointUpdating EndpointPhase = "updating" // an operation runs
+	EndpointReady    EndpointPhase = "ready"    // every wanted replica is ready
+	EndpointDegraded EndpointPhase = "degraded" // some are
+	EndpointFailed   EndpointPhase = "failed"   // none is, and no operation runs
+	EndpointDeleting EndpointPhase = "deleting" // it is on its way out
+)
+
+// EndpointReport is an endpoint with all that is known of it.
+type EndpointReport struct {
+	Endpoint Endpoint `json:"endpoint"`
+	// Effective is the spec with the defaults filled in.
+	Effective   EndpointSpec  `json:"effective"`
+	Phase       EndpointPhase `json:"phase"`
+	URLs        URLs          `json:"urls"`
+	Deployments []Observed    `json:"deployments"`
+	// Operation is the last one.
+	Operation *Operation `json:"operation,omitempty"`
+}
+
+// URLs are where an endpoint answers.
+type URLs struct {
+	Score   string `json:"score"`
+	Infer   string `json:"infer"`
+	Swagger string `json:"swagger"`
+}
+
+// Change is one difference between what is and what is wanted.
+type Change struct {
+	// Field is a path: "deployments.blue.replicas".
+	Field string `json:"field"`
+	From  string `json:"from,omitempty"`
+	To    string `json:"to,omitempty"`
+}
+
+// ChangeSet is the answer to a wanted state: what it changes, and the operation that does it.
+type ChangeSet struct {
+	Endpoint  string     `json:"endpoint"`
+	Changes   []Change   `json:"changes"`
+	Operation *Operation `json:"operation,omitempty"`
+}
+
+// KeyPair is the two keys of an endpoint: either opens it, so that one can be changed while
+// callers use the other.
+type KeyPair struct {
+	Primary   string `json:"primary"`
+	Secondary string `json:"secondary"`
+}
+
 // Endpoints keeps endpoints.
 type Endpoints interface {
 	// Put creates or replaces an endpoint. The stored generation must be e.Generation-1 (absent

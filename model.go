@@ -90,6 +90,23 @@ func (r ModelRef) String() string {
 // Ref is the model's own reference, NAME:VERSION.
 func (m Model) Ref() ModelRef { return ModelRef{Name: m.Name, Version: m.Version} }
 
+// Registration asks for stored content to become a model.
+type Registration struct {
+	Name string `json:"name"`
+	// Digest is the Content's.
+	Digest      string            `json:"digest"`
+	Tags        map[string]string `json:"tags,omitempty"`
+	Properties  map[string]string `json:"properties,omitempty"`
+	Description string            `json:"description,omitempty"`
+}
+
+// ModelPatch changes what may change of a model; nil fields stay as they are.
+type ModelPatch struct {
+	SetTags     map[string]string `json:"set_tags,omitempty"`
+	RemoveTags  []string          `json:"remove_tags,omitempty"`
+	Description *string           `json:"description,omitempty"`
+}
+
 // Models keeps registered models. All methods may be called from many goroutines.
 type Models interface {
 	// Create stores a model under the next version of its name and returns it with Version set.

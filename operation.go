@@ -13,11 +13,13 @@ type Operation struct {
 	Kind     string `json:"kind"`
 	Endpoint string `json:"endpoint"`
 	// Generation is the endpoint's generation that it brings about.
-	Generation int64          `json:"generation"`
-	State      OperationState `json:"state"`
-	Phases     []Phase        `json:"phases"`
-	Created    time.Time      `json:"created"`
-	Ended      time.Time      `json:"ended,omitzero"`
+	Generation int64 `json:"generation"`
+	// Revision counts the updates of this record: readers wait for it to grow.
+	Revision int64          `json:"revision"`
+	State    OperationState `json:"state"`
+	Phases   []Phase        `json:"phases"`
+	Created  time.Time      `json:"created"`
+	Ended    time.Time      `json:"ended,omitzero"`
 	// Error is why it failed.
 	Error *Error `json:"error,omitempty"`
 }
@@ -25,12 +27,11 @@ type Operation struct {
 // OperationState is where an operation is.
 type OperationState string
 
-// The states of an operation; the last three are final.
+// The states of an operation; the last two are final.
 const (
-	OperationRunning    OperationState = "running"
-	OperationSucceeded  OperationState = "succeeded"
-	OperationFailed     OperationState = "failed"
-	OperationSuperseded OperationState = "superseded" // a later change took its place
+	OperationRunning   OperationState = "running"
+	OperationSucceeded OperationState = "succeeded"
+	OperationFailed    OperationState = "failed"
 )
 
 // Phase is one step of an operation.
@@ -54,7 +55,8 @@ type Operations interface {
 	// Create stores a new operation in state running. When another one runs for the same
 	// endpoint it is a conflict whose Operation field names that one.
 	Create(ctx context.Context, o Operation) error
-	// Update replaces State, Phases, Ended and Error; not_found when there is none.
+	// Update replaces State, Phases, Ended and Error and adds one to Revision; not_found when there
+	// is none.
 	Update(ctx context.Context, o Operation) error
 	// Get returns one or not_found.
 	Get(ctx context.Context, id string) (Operation, error)
