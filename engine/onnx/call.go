@@ -11,6 +11,7 @@ import (
 	"unsafe"
 
 	"github.com/zarpa-dev/zarpa"
+	"github.com/zarpa-dev/zarpa/internal/inputs"
 )
 
 // call is the memory of one run, used by one run at a time and again by the next.
@@ -25,9 +26,9 @@ type call struct {
 	outputNames []*C.char
 	pinner      runtime.Pinner
 
-	slots []int       // for each input of the signature the tensor given for it, or -1
-	seen  []firstSeen // for each shared dimension name
-	want  []int       // the wanted outputs
+	slots []int         // for each input of the signature the tensor given for it, or -1
+	seen  []inputs.Seen // for each shared dimension name
+	want  []int         // the wanted outputs
 	fired chan struct{}
 	// broken marks a call whose run options cannot be used again.
 	broken bool
@@ -38,7 +39,7 @@ type call struct {
 func newCall(s *session) (*call, error) {
 	in, out := len(s.inputNames), len(s.outputNames)
 	c := &call{
-		lib: s.lib, slots: make([]int, in), seen: make([]firstSeen, len(s.checker.dims)), want: make([]int, 0, out),
+		lib: s.lib, slots: make([]int, in), seen: s.checker.NewSeen(), want: make([]int, 0, out),
 		fired: make(chan struct{}, 1), c: (*C.zarpa_call)(C.calloc(1, C.sizeof_zarpa_call)),
 	}
 	c.c.session = s.pointer

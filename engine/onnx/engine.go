@@ -123,7 +123,7 @@ func onlyModel(dir string) (string, error) {
 	case 0:
 		return "", zarpa.Errorf(zarpa.Invalid, "no .onnx file in the model's folder")
 	}
-	return "", zarpa.Errorf(zarpa.Invalid, "several .onnx files in the model's folder: %s", quoted(models)).WithHint("name the main one model.onnx")
+	return "", zarpa.Errorf(zarpa.Invalid, "several .onnx files in the model's folder: %.200q", models).WithHint("name the main one model.onnx")
 }
 
 // load makes a session of a file.
@@ -182,6 +182,7 @@ func loadError(lib *library, err error) error {
 	if head, tail, found := strings.Cut(text, " failed:"); found && strings.HasPrefix(head, "Load model from ") {
 		text = tail // without the path
 	}
+	text, _, _ = strings.Cut(text, " resolved path:") // nor others of this machine
 	failure := zarpa.Errorf(zarpa.Invalid, "ONNX Runtime %s cannot load the model: %s", lib.version, text).Because(err)
 	for _, h := range loadHints {
 		for _, word := range h.words {

@@ -44,6 +44,9 @@ func open(path string, log *slog.Logger) (*library, error) {
 	defer process.mu.Unlock()
 	if lib := process.lib; lib != nil {
 		if lib.path != path {
+			if err := unfit(path); err != nil {
+				return nil, err
+			}
 			return nil, zarpa.Errorf(zarpa.Unavailable, "ONNX Runtime: this process already uses %s, and cannot use %s too", lib.path, path)
 		}
 		return lib, nil

@@ -14,6 +14,7 @@ import (
 	ort "github.com/yalue/onnxruntime_go"
 
 	"github.com/zarpa-dev/zarpa"
+	"github.com/zarpa-dev/zarpa/internal/inputs"
 )
 
 // maxIdleCalls bounds the calls kept for the next run; a burst above it allocates.
@@ -25,7 +26,7 @@ type session struct {
 	native  *ort.DynamicAdvancedSession
 	pointer unsafe.Pointer
 	sig     zarpa.Signature
-	checker *checker
+	checker *inputs.Checker
 	// C strings in the order of the signature.
 	inputNames, outputNames []*C.char
 
@@ -47,7 +48,7 @@ func newSession(lib *library, native *ort.DynamicAdvancedSession) (*session, err
 	if s.sig, err = readSignature(lib, s.pointer, native); err != nil {
 		return nil, err
 	}
-	s.checker = newChecker(s.sig)
+	s.checker = inputs.New(s.sig)
 	for _, v := range s.sig.Inputs {
 		s.inputNames = append(s.inputNames, C.CString(v.Name))
 	}
@@ -72,10 +73,10 @@ func (s *session) Run(ctx context.Context, in []zarpa.Tensor, wanted []string) (
 		return nil, err
 	}
 	defer s.release(c)
-	if c.want, err = s.checker.want(wanted, c.want, len(s.sig.Outputs)); err != nil {
+	if c.want, err = s.checker.Want(wanted, c.want); err != nil {
 		return nil, err
 	}
-	if err := s.checker.place(in, c.slots, c.seen); err != nil {
+	if err := s.checker.Place(in, c.slots, c.seen); err != nil {
 		return nil, err
 	}
 	if err := c.fill(s, in); err != nil {
@@ -85,21 +86,17 @@ func (s *session) Run(ctx context.Context, in []zarpa.Tensor, wanted []string) (
 		stop := context.AfterFunc(ctx, c.terminate)
 		defer c.disarm(stop)
 	}
-	code, text := s.lib.failure(C.zarpa_run(s.lib.c, c.c))
-	if text != "" {
-		return nil, runError(ctx, code, text)
+	if _, text := s.lib.failure(C.zarpa_run(s.lib.c, c.c)); text != "" {
+		return nil, runError(ctx, text)
 	}
 	return c.results(s)
 }
 
-// runError says why a run failed: first of all because its caller left.
-func runError(ctx context.Context, code int, text string) error {
-	const invalidArgument = 2 // enum OrtErrorCode
+// runError says why a run failed: because its caller left, or else because of the model, the
+// inputs having been checked.
+func runError(ctx context.Context, text string) error {
 	if err := ctx.Err(); err != nil {
 		return zarpa.AsError(err)
-	}
-	if code == invalidArgument {
-		return zarpa.Errorf(zarpa.Invalid, "the model refused its inputs: %s", text)
 	}
 	return zarpa.Errorf(zarpa.ModelError, "the model failed: %s", text)
 }

@@ -1,6 +1,6 @@
-//go:build cgo
-
-package onnx
+// Package inputs holds a request's tensors against a model's signature, for engines: names, types,
+// ranks, sizes and the amount of data, so that what reaches native code is well-formed.
+package inputs
 
 import (
 	"fmt"
@@ -10,9 +10,9 @@ import (
 	"github.com/zarpa-dev/zarpa"
 )
 
-// checker holds inputs against a signature, before native code sees them. It does not change
-// after it was made.
-type checker struct {
+// Checker knows one signature. It does not change after it was made, and may be used by many
+// goroutines.
+type Checker struct {
 	inputs  []zarpa.ValueInfo
 	index   map[string]int
 	outputs map[string]int
@@ -22,8 +22,9 @@ type checker struct {
 	dims []string
 }
 
-func newChecker(sig zarpa.Signature) *checker {
-	c := &checker{inputs: sig.Inputs, index: map[string]int{}, outputs: map[string]int{}, groups: make([][]int, len(sig.Inputs))}
+// New makes the checker of a signature, which must not change any more.
+func New(sig zarpa.Signature) *Checker {
+	c := &Checker{inputs: sig.Inputs, index: map[string]int{}, outputs: map[string]int{}, groups: make([][]int, len(sig.Inputs))}
 	count := map[string]int{}
 	for i, v := range sig.Inputs {
 		c.index[v.Name] = i
@@ -50,15 +51,19 @@ func newChecker(sig zarpa.Signature) *checker {
 	return c
 }
 
-// firstSeen says which input set the size of a named dimension.
-type firstSeen struct {
+// Seen is scratch memory: which input set the size of a named dimension.
+type Seen struct {
 	size  int64
 	input string
 }
 
-// place finds the tensor of every input: slots[i] is the index in `in` of the signature's input i,
-// or -1. seen is scratch with one entry for each of c.dims.
-func (c *checker) place(in []zarpa.Tensor, slots []int, seen []firstSeen) error {
+// NewSeen makes the scratch memory of one [Checker.Place] at a time.
+func (c *Checker) NewSeen() []Seen { return make([]Seen, len(c.dims)) }
+
+// Place finds the tensor of every input: slots[i], for each input i of the signature, becomes its
+// index in `in`, or -1 for an optional input that is left out or undefined. Dimensions of equal
+// names must have equal sizes. The error is invalid and names the input.
+func (c *Checker) Place(in []zarpa.Tensor, slots []int, seen []Seen) error {
 	for i := range slots {
 		slots[i] = -1
 	}
@@ -93,7 +98,7 @@ func (c *checker) place(in []zarpa.Tensor, slots []int, seen []firstSeen) error 
 	return nil
 }
 
-func (c *checker) unknownInput(name string) error {
+func (c *Checker) unknownInput(name string) error {
 	names := make([]string, len(c.inputs))
 	for i, v := range c.inputs {
 		names[i] = v.Name
@@ -105,9 +110,10 @@ func (c *checker) unknownInput(name string) error {
 	return err.WithHint("its inputs are %s", quoted(names))
 }
 
-// want lists the indices of the wanted outputs in the signature's order; none means all.
-func (c *checker) want(wanted []string, into []int, all int) ([]int, error) {
-	into = into[:0]
+// Want lists the wanted outputs by their index, in the signature's order, in the memory of into; no
+// names mean all. The error is invalid and names the output.
+func (c *Checker) Want(wanted []string, into []int) ([]int, error) {
+	into, all := into[:0], len(c.outputs)
 	if len(wanted) == 0 {
 		for i := range all {
 			into = append(into, i)
@@ -127,7 +133,7 @@ func (c *checker) want(wanted []string, into []int, all int) ([]int, error) {
 	return into, nil
 }
 
-func (c *checker) unknownOutput(name string, all int) error {
+func (c *Checker) unknownOutput(name string, all int) error {
 	names := make([]string, all)
 	for n, i := range c.outputs {
 		names[i] = n
@@ -139,7 +145,7 @@ func (c *checker) unknownOutput(name string, all int) error {
 	return err.WithHint("its outputs are %s", quoted(names))
 }
 
-func (c *checker) checkNamed(n int, shape []int64, seen []firstSeen) error {
+func (c *Checker) checkNamed(n int, shape []int64, seen []Seen) error {
 	if c.inputs[n].NoShape {
 		return nil
 	}
@@ -147,7 +153,7 @@ func (c *checker) checkNamed(n int, shape []int64, seen []firstSeen) error {
 		switch {
 		case group < 0:
 		case seen[group].input == "":
-			seen[group] = firstSeen{shape[d], c.inputs[n].Name}
+			seen[group] = Seen{shape[d], c.inputs[n].Name}
 		case seen[group].size != shape[d]:
 			return zarpa.Errorf(zarpa.Invalid, "input %q: dimension %d (%q) is %d, and %d in input %q", c.inputs[n].Name, d, c.dims[group], shape[d], seen[group].size, seen[group].input).
 				WithHint("make dimensions of one name equal")
