@@ -188,8 +188,8 @@ type HttpRequestDoer interface {
 	Do(req *http.Request) (*http.Response, error)
 }
 
-// Client which conforms to the OpenAPI3 specification for this service.
-type Client struct {
+// wire which conforms to the OpenAPI3 specification for this service.
+type wire struct {
 	// The endpoint of the server conforming to this interface, with scheme,
 	// https://api.deepmap.com for example. This can contain a path relative
 	// to the server, such as https://api.deepmap.com/dev-test, and all the
@@ -206,12 +206,12 @@ type Client struct {
 }
 
 // ClientOption allows setting custom parameters during construction
-type ClientOption func(*Client) error
+type ClientOption func(*wire) error
 
-// Creates a new Client, with reasonable defaults
-func NewClient(server string, opts ...ClientOption) (*Client, error) {
+// Creates a new wire, with reasonable defaults
+func NewClient(server string, opts ...ClientOption) (*wire, error) {
 	// create a client with sane default values
-	client := Client{
+	client := wire{
 		Server: server,
 	}
 	// mutate client and add all optional params
@@ -234,7 +234,7 @@ func NewClient(server string, opts ...ClientOption) (*Client, error) {
 // WithHTTPClient allows overriding the default Doer, which is
 // automatically created using http.Client. This is useful for tests.
 func WithHTTPClient(doer HttpRequestDoer) ClientOption {
-	return func(c *Client) error {
+	return func(c *wire) error {
 		c.Client = doer
 		return nil
 	}
@@ -243,7 +243,7 @@ func WithHTTPClient(doer HttpRequestDoer) ClientOption {
 // WithRequestEditorFn allows setting up a callback function, which will be
 // called right before sending the request. This can be used to mutate the request.
 func WithRequestEditorFn(fn RequestEditorFn) ClientOption {
-	return func(c *Client) error {
+	return func(c *wire) error {
 		c.RequestEditors = append(c.RequestEditors, fn)
 		return nil
 	}
@@ -385,7 +385,7 @@ type ClientInterface interface {
 // GetHealth Whether the control plane answers.
 //
 // Corresponds with GET /healthz (the `GetHealth` operationId).
-func (c *Client) GetHealth(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *wire) GetHealth(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetHealthRequest(c.Server)
 	if err != nil {
 		return nil, err
@@ -402,7 +402,7 @@ func (c *Client) GetHealth(ctx context.Context, reqEditors ...RequestEditorFn) (
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /v1/content (the `PutContent` operationId).
-func (c *Client) PutContentWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *wire) PutContentWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewPutContentRequestWithBody(c.Server, contentType, body)
 	if err != nil {
 		return nil, err
@@ -417,7 +417,7 @@ func (c *Client) PutContentWithBody(ctx context.Context, contentType string, bod
 // ListEndpoints All endpoints.
 //
 // Corresponds with GET /v1/endpoints (the `ListEndpoints` operationId).
-func (c *Client) ListEndpoints(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *wire) ListEndpoints(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListEndpointsRequest(c.Server)
 	if err != nil {
 		return nil, err
@@ -432,7 +432,7 @@ func (c *Client) ListEndpoints(ctx context.Context, reqEditors ...RequestEditorF
 // DeleteEndpoint Take the endpoint off the gateway, stop its replicas and forget its keys.
 //
 // Corresponds with DELETE /v1/endpoints/{name} (the `DeleteEndpoint` operationId).
-func (c *Client) DeleteEndpoint(ctx context.Context, name EndpointName, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *wire) DeleteEndpoint(ctx context.Context, name EndpointName, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewDeleteEndpointRequest(c.Server, name)
 	if err != nil {
 		return nil, err
@@ -447,7 +447,7 @@ func (c *Client) DeleteEndpoint(ctx context.Context, name EndpointName, reqEdito
 // GetEndpoint What is wanted, what runs, and the last operation.
 //
 // Corresponds with GET /v1/endpoints/{name} (the `GetEndpoint` operationId).
-func (c *Client) GetEndpoint(ctx context.Context, name EndpointName, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *wire) GetEndpoint(ctx context.Context, name EndpointName, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetEndpointRequest(c.Server, name)
 	if err != nil {
 		return nil, err
@@ -464,7 +464,7 @@ func (c *Client) GetEndpoint(ctx context.Context, name EndpointName, reqEditors 
 // Takes any type of body and a specified content type.
 //
 // Corresponds with PUT /v1/endpoints/{name} (the `PutEndpoint` operationId).
-func (c *Client) PutEndpointWithBody(ctx context.Context, name EndpointName, params *PutEndpointParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *wire) PutEndpointWithBody(ctx context.Context, name EndpointName, params *PutEndpointParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewPutEndpointRequestWithBody(c.Server, name, params, contentType, body)
 	if err != nil {
 		return nil, err
@@ -481,7 +481,7 @@ func (c *Client) PutEndpointWithBody(ctx context.Context, name EndpointName, par
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with PUT /v1/endpoints/{name} (the `PutEndpoint` operationId).
-func (c *Client) PutEndpoint(ctx context.Context, name EndpointName, params *PutEndpointParams, body PutEndpointJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *wire) PutEndpoint(ctx context.Context, name EndpointName, params *PutEndpointParams, body PutEndpointJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewPutEndpointRequest(c.Server, name, params, body)
 	if err != nil {
 		return nil, err
@@ -496,7 +496,7 @@ func (c *Client) PutEndpoint(ctx context.Context, name EndpointName, params *Put
 // GetKeys Both keys.
 //
 // Corresponds with GET /v1/endpoints/{name}/keys (the `GetKeys` operationId).
-func (c *Client) GetKeys(ctx context.Context, name EndpointName, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *wire) GetKeys(ctx context.Context, name EndpointName, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetKeysRequest(c.Server, name)
 	if err != nil {
 		return nil, err
@@ -511,7 +511,7 @@ func (c *Client) GetKeys(ctx context.Context, name EndpointName, reqEditors ...R
 // RegenerateKey Make one key anew. The old one ends when the answer arrives; the other one goes on.
 //
 // Corresponds with POST /v1/endpoints/{name}/keys/{which} (the `RegenerateKey` operationId).
-func (c *Client) RegenerateKey(ctx context.Context, name EndpointName, which string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *wire) RegenerateKey(ctx context.Context, name EndpointName, which string, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewRegenerateKeyRequest(c.Server, name, which)
 	if err != nil {
 		return nil, err
@@ -526,7 +526,7 @@ func (c *Client) RegenerateKey(ctx context.Context, name EndpointName, which str
 // GetLogs What the replicas printed.
 //
 // Corresponds with GET /v1/endpoints/{name}/logs (the `GetLogs` operationId).
-func (c *Client) GetLogs(ctx context.Context, name EndpointName, params *GetLogsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *wire) GetLogs(ctx context.Context, name EndpointName, params *GetLogsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetLogsRequest(c.Server, name, params)
 	if err != nil {
 		return nil, err
@@ -541,7 +541,7 @@ func (c *Client) GetLogs(ctx context.Context, name EndpointName, params *GetLogs
 // ListModels All registered models, or the versions of one name.
 //
 // Corresponds with GET /v1/models (the `ListModels` operationId).
-func (c *Client) ListModels(ctx context.Context, params *ListModelsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *wire) ListModels(ctx context.Context, params *ListModelsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListModelsRequest(c.Server, params)
 	if err != nil {
 		return nil, err
@@ -558,7 +558,7 @@ func (c *Client) ListModels(ctx context.Context, params *ListModelsParams, reqEd
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /v1/models (the `RegisterModel` operationId).
-func (c *Client) RegisterModelWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *wire) RegisterModelWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewRegisterModelRequestWithBody(c.Server, contentType, body)
 	if err != nil {
 		return nil, err
@@ -575,7 +575,7 @@ func (c *Client) RegisterModelWithBody(ctx context.Context, contentType string, 
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /v1/models (the `RegisterModel` operationId).
-func (c *Client) RegisterModel(ctx context.Context, body RegisterModelJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *wire) RegisterModel(ctx context.Context, body RegisterModelJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewRegisterModelRequest(c.Server, body)
 	if err != nil {
 		return nil, err
@@ -590,7 +590,7 @@ func (c *Client) RegisterModel(ctx context.Context, body RegisterModelJSONReques
 // DeleteModel Delete a version. One that is deployed is a conflict that names the endpoint.
 //
 // Corresponds with DELETE /v1/models/{ref} (the `DeleteModel` operationId).
-func (c *Client) DeleteModel(ctx context.Context, ref ModelRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *wire) DeleteModel(ctx context.Context, ref ModelRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewDeleteModelRequest(c.Server, ref)
 	if err != nil {
 		return nil, err
@@ -605,7 +605,7 @@ func (c *Client) DeleteModel(ctx context.Context, ref ModelRef, reqEditors ...Re
 // GetModel One version; the newest for a bare NAME.
 //
 // Corresponds with GET /v1/models/{ref} (the `GetModel` operationId).
-func (c *Client) GetModel(ctx context.Context, ref ModelRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *wire) GetModel(ctx context.Context, ref ModelRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetModelRequest(c.Server, ref)
 	if err != nil {
 		return nil, err
@@ -622,7 +622,7 @@ func (c *Client) GetModel(ctx context.Context, ref ModelRef, reqEditors ...Reque
 // Takes any type of body and a specified content type.
 //
 // Corresponds with PATCH /v1/models/{ref} (the `UpdateModel` operationId).
-func (c *Client) UpdateModelWithBody(ctx context.Context, ref ModelRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *wire) UpdateModelWithBody(ctx context.Context, ref ModelRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewUpdateModelRequestWithBody(c.Server, ref, contentType, body)
 	if err != nil {
 		return nil, err
@@ -639,7 +639,7 @@ func (c *Client) UpdateModelWithBody(ctx context.Context, ref ModelRef, contentT
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with PATCH /v1/models/{ref} (the `UpdateModel` operationId).
-func (c *Client) UpdateModel(ctx context.Context, ref ModelRef, body UpdateModelJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *wire) UpdateModel(ctx context.Context, ref ModelRef, body UpdateModelJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewUpdateModelRequest(c.Server, ref, body)
 	if err != nil {
 		return nil, err
@@ -654,7 +654,7 @@ func (c *Client) UpdateModel(ctx context.Context, ref ModelRef, body UpdateModel
 // GetModelContent The model's files as a tar archive.
 //
 // Corresponds with GET /v1/models/{ref}/content (the `GetModelContent` operationId).
-func (c *Client) GetModelContent(ctx context.Context, ref ModelRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *wire) GetModelContent(ctx context.Context, ref ModelRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetModelContentRequest(c.Server, ref)
 	if err != nil {
 		return nil, err
@@ -669,7 +669,7 @@ func (c *Client) GetModelContent(ctx context.Context, ref ModelRef, reqEditors .
 // ListOperations Operations, newest first.
 //
 // Corresponds with GET /v1/operations (the `ListOperations` operationId).
-func (c *Client) ListOperations(ctx context.Context, params *ListOperationsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *wire) ListOperations(ctx context.Context, params *ListOperationsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListOperationsRequest(c.Server, params)
 	if err != nil {
 		return nil, err
@@ -684,7 +684,7 @@ func (c *Client) ListOperations(ctx context.Context, params *ListOperationsParam
 // GetOperation One operation with its phases.
 //
 // Corresponds with GET /v1/operations/{id} (the `GetOperation` operationId).
-func (c *Client) GetOperation(ctx context.Context, id string, params *GetOperationParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *wire) GetOperation(ctx context.Context, id string, params *GetOperationParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetOperationRequest(c.Server, id, params)
 	if err != nil {
 		return nil, err
@@ -699,7 +699,7 @@ func (c *Client) GetOperation(ctx context.Context, id string, params *GetOperati
 // GetServer Version, addresses and engines of this server.
 //
 // Corresponds with GET /v1/server (the `GetServer` operationId).
-func (c *Client) GetServer(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *wire) GetServer(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetServerRequest(c.Server)
 	if err != nil {
 		return nil, err
@@ -714,7 +714,7 @@ func (c *Client) GetServer(ctx context.Context, reqEditors ...RequestEditorFn) (
 // ListTargets Where replicas can run.
 //
 // Corresponds with GET /v1/targets (the `ListTargets` operationId).
-func (c *Client) ListTargets(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *wire) ListTargets(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListTargetsRequest(c.Server)
 	if err != nil {
 		return nil, err
@@ -729,7 +729,7 @@ func (c *Client) ListTargets(ctx context.Context, reqEditors ...RequestEditorFn)
 // GetTarget One target.
 //
 // Corresponds with GET /v1/targets/{name} (the `GetTarget` operationId).
-func (c *Client) GetTarget(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *wire) GetTarget(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetTargetRequest(c.Server, name)
 	if err != nil {
 		return nil, err
@@ -1632,7 +1632,7 @@ func NewGetTargetRequest(server string, name string) (*http.Request, error) {
 	return req, nil
 }
 
-func (c *Client) applyEditors(ctx context.Context, req *http.Request, additionalEditors []RequestEditorFn) error {
+func (c *wire) applyEditors(ctx context.Context, req *http.Request, additionalEditors []RequestEditorFn) error {
 	for _, r := range c.RequestEditors {
 		if err := r(ctx, req); err != nil {
 			return err
@@ -1663,7 +1663,7 @@ func NewClientWithResponses(server string, opts ...ClientOption) (*ClientWithRes
 
 // WithBaseURL overrides the baseURL.
 func WithBaseURL(baseURL string) ClientOption {
-	return func(c *Client) error {
+	return func(c *wire) error {
 		newBaseURL, err := url.Parse(baseURL)
 		if err != nil {
 			return err
@@ -1681,164 +1681,164 @@ type ClientWithResponsesInterface interface {
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /healthz (the `GetHealth` operationId).
-	GetHealthWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetHealthResponse, error)
+	GetHealthWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetHealthAnswer, error)
 
 	// PutContentWithBodyWithResponse Store files. The body is a tar archive of regular files with clean relative paths.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/content (the `PutContent` operationId).
-	PutContentWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutContentResponse, error)
+	PutContentWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutContentAnswer, error)
 
 	// ListEndpointsWithResponse All endpoints.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/endpoints (the `ListEndpoints` operationId).
-	ListEndpointsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListEndpointsResponse, error)
+	ListEndpointsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListEndpointsAnswer, error)
 
 	// DeleteEndpointWithResponse Take the endpoint off the gateway, stop its replicas and forget its keys.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with DELETE /v1/endpoints/{name} (the `DeleteEndpoint` operationId).
-	DeleteEndpointWithResponse(ctx context.Context, name EndpointName, reqEditors ...RequestEditorFn) (*DeleteEndpointResponse, error)
+	DeleteEndpointWithResponse(ctx context.Context, name EndpointName, reqEditors ...RequestEditorFn) (*DeleteEndpointAnswer, error)
 
 	// GetEndpointWithResponse What is wanted, what runs, and the last operation.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/endpoints/{name} (the `GetEndpoint` operationId).
-	GetEndpointWithResponse(ctx context.Context, name EndpointName, reqEditors ...RequestEditorFn) (*GetEndpointResponse, error)
+	GetEndpointWithResponse(ctx context.Context, name EndpointName, reqEditors ...RequestEditorFn) (*GetEndpointAnswer, error)
 
 	// PutEndpointWithBodyWithResponse Make the endpoint be as described. Idempotent; nothing to change starts no operation.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PUT /v1/endpoints/{name} (the `PutEndpoint` operationId).
-	PutEndpointWithBodyWithResponse(ctx context.Context, name EndpointName, params *PutEndpointParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutEndpointResponse, error)
+	PutEndpointWithBodyWithResponse(ctx context.Context, name EndpointName, params *PutEndpointParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutEndpointAnswer, error)
 
 	// PutEndpointWithResponse Make the endpoint be as described. Idempotent; nothing to change starts no operation.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PUT /v1/endpoints/{name} (the `PutEndpoint` operationId).
-	PutEndpointWithResponse(ctx context.Context, name EndpointName, params *PutEndpointParams, body PutEndpointJSONRequestBody, reqEditors ...RequestEditorFn) (*PutEndpointResponse, error)
+	PutEndpointWithResponse(ctx context.Context, name EndpointName, params *PutEndpointParams, body PutEndpointJSONRequestBody, reqEditors ...RequestEditorFn) (*PutEndpointAnswer, error)
 
 	// GetKeysWithResponse Both keys.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/endpoints/{name}/keys (the `GetKeys` operationId).
-	GetKeysWithResponse(ctx context.Context, name EndpointName, reqEditors ...RequestEditorFn) (*GetKeysResponse, error)
+	GetKeysWithResponse(ctx context.Context, name EndpointName, reqEditors ...RequestEditorFn) (*GetKeysAnswer, error)
 
 	// RegenerateKeyWithResponse Make one key anew. The old one ends when the answer arrives; the other one goes on.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/endpoints/{name}/keys/{which} (the `RegenerateKey` operationId).
-	RegenerateKeyWithResponse(ctx context.Context, name EndpointName, which string, reqEditors ...RequestEditorFn) (*RegenerateKeyResponse, error)
+	RegenerateKeyWithResponse(ctx context.Context, name EndpointName, which string, reqEditors ...RequestEditorFn) (*RegenerateKeyAnswer, error)
 
 	// GetLogsWithResponse What the replicas printed.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/endpoints/{name}/logs (the `GetLogs` operationId).
-	GetLogsWithResponse(ctx context.Context, name EndpointName, params *GetLogsParams, reqEditors ...RequestEditorFn) (*GetLogsResponse, error)
+	GetLogsWithResponse(ctx context.Context, name EndpointName, params *GetLogsParams, reqEditors ...RequestEditorFn) (*GetLogsAnswer, error)
 
 	// ListModelsWithResponse All registered models, or the versions of one name.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/models (the `ListModels` operationId).
-	ListModelsWithResponse(ctx context.Context, params *ListModelsParams, reqEditors ...RequestEditorFn) (*ListModelsResponse, error)
+	ListModelsWithResponse(ctx context.Context, params *ListModelsParams, reqEditors ...RequestEditorFn) (*ListModelsAnswer, error)
 
 	// RegisterModelWithBodyWithResponse Register stored content as the next version of a name. The signature is read from the files.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/models (the `RegisterModel` operationId).
-	RegisterModelWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RegisterModelResponse, error)
+	RegisterModelWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RegisterModelAnswer, error)
 
 	// RegisterModelWithResponse Register stored content as the next version of a name. The signature is read from the files.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/models (the `RegisterModel` operationId).
-	RegisterModelWithResponse(ctx context.Context, body RegisterModelJSONRequestBody, reqEditors ...RequestEditorFn) (*RegisterModelResponse, error)
+	RegisterModelWithResponse(ctx context.Context, body RegisterModelJSONRequestBody, reqEditors ...RequestEditorFn) (*RegisterModelAnswer, error)
 
 	// DeleteModelWithResponse Delete a version. One that is deployed is a conflict that names the endpoint.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with DELETE /v1/models/{ref} (the `DeleteModel` operationId).
-	DeleteModelWithResponse(ctx context.Context, ref ModelRef, reqEditors ...RequestEditorFn) (*DeleteModelResponse, error)
+	DeleteModelWithResponse(ctx context.Context, ref ModelRef, reqEditors ...RequestEditorFn) (*DeleteModelAnswer, error)
 
 	// GetModelWithResponse One version; the newest for a bare NAME.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/models/{ref} (the `GetModel` operationId).
-	GetModelWithResponse(ctx context.Context, ref ModelRef, reqEditors ...RequestEditorFn) (*GetModelResponse, error)
+	GetModelWithResponse(ctx context.Context, ref ModelRef, reqEditors ...RequestEditorFn) (*GetModelAnswer, error)
 
 	// UpdateModelWithBodyWithResponse Set and remove tags, or set the description.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /v1/models/{ref} (the `UpdateModel` operationId).
-	UpdateModelWithBodyWithResponse(ctx context.Context, ref ModelRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateModelResponse, error)
+	UpdateModelWithBodyWithResponse(ctx context.Context, ref ModelRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateModelAnswer, error)
 
 	// UpdateModelWithResponse Set and remove tags, or set the description.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /v1/models/{ref} (the `UpdateModel` operationId).
-	UpdateModelWithResponse(ctx context.Context, ref ModelRef, body UpdateModelJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateModelResponse, error)
+	UpdateModelWithResponse(ctx context.Context, ref ModelRef, body UpdateModelJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateModelAnswer, error)
 
 	// GetModelContentWithResponse The model's files as a tar archive.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/models/{ref}/content (the `GetModelContent` operationId).
-	GetModelContentWithResponse(ctx context.Context, ref ModelRef, reqEditors ...RequestEditorFn) (*GetModelContentResponse, error)
+	GetModelContentWithResponse(ctx context.Context, ref ModelRef, reqEditors ...RequestEditorFn) (*GetModelContentAnswer, error)
 
 	// ListOperationsWithResponse Operations, newest first.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/operations (the `ListOperations` operationId).
-	ListOperationsWithResponse(ctx context.Context, params *ListOperationsParams, reqEditors ...RequestEditorFn) (*ListOperationsResponse, error)
+	ListOperationsWithResponse(ctx context.Context, params *ListOperationsParams, reqEditors ...RequestEditorFn) (*ListOperationsAnswer, error)
 
 	// GetOperationWithResponse One operation with its phases.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/operations/{id} (the `GetOperation` operationId).
-	GetOperationWithResponse(ctx context.Context, id string, params *GetOperationParams, reqEditors ...RequestEditorFn) (*GetOperationResponse, error)
+	GetOperationWithResponse(ctx context.Context, id string, params *GetOperationParams, reqEditors ...RequestEditorFn) (*GetOperationAnswer, error)
 
 	// GetServerWithResponse Version, addresses and engines of this server.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/server (the `GetServer` operationId).
-	GetServerWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetServerResponse, error)
+	GetServerWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetServerAnswer, error)
 
 	// ListTargetsWithResponse Where replicas can run.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/targets (the `ListTargets` operationId).
-	ListTargetsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListTargetsResponse, error)
+	ListTargetsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListTargetsAnswer, error)
 
 	// GetTargetWithResponse One target.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/targets/{name} (the `GetTarget` operationId).
-	GetTargetWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*GetTargetResponse, error)
+	GetTargetWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*GetTargetAnswer, error)
 }
 
-type GetHealthResponse struct {
+type GetHealthAnswer struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
@@ -1846,17 +1846,17 @@ type GetHealthResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r GetHealthResponse) GetJSON200() *Health {
+func (r GetHealthAnswer) GetJSON200() *Health {
 	return r.JSON200
 }
 
 // GetBody returns the raw response body bytes
-func (r GetHealthResponse) GetBody() []byte {
+func (r GetHealthAnswer) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r GetHealthResponse) Status() string {
+func (r GetHealthAnswer) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -1864,7 +1864,7 @@ func (r GetHealthResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r GetHealthResponse) StatusCode() int {
+func (r GetHealthAnswer) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -1872,14 +1872,14 @@ func (r GetHealthResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r GetHealthResponse) ContentType() string {
+func (r GetHealthAnswer) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
 	return ""
 }
 
-type PutContentResponse struct {
+type PutContentAnswer struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON201 the response for an HTTP 201 `application/json` response
@@ -1889,22 +1889,22 @@ type PutContentResponse struct {
 }
 
 // GetJSON201 returns the response for an HTTP 201 `application/json` response
-func (r PutContentResponse) GetJSON201() *Content {
+func (r PutContentAnswer) GetJSON201() *Content {
 	return r.JSON201
 }
 
 // GetJSONDefault returns the response for an HTTP default `application/json` response
-func (r PutContentResponse) GetJSONDefault() *Error {
+func (r PutContentAnswer) GetJSONDefault() *Error {
 	return r.JSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r PutContentResponse) GetBody() []byte {
+func (r PutContentAnswer) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r PutContentResponse) Status() string {
+func (r PutContentAnswer) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -1912,7 +1912,7 @@ func (r PutContentResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r PutContentResponse) StatusCode() int {
+func (r PutContentAnswer) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -1920,14 +1920,14 @@ func (r PutContentResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r PutContentResponse) ContentType() string {
+func (r PutContentAnswer) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
 	return ""
 }
 
-type ListEndpointsResponse struct {
+type ListEndpointsAnswer struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
@@ -1937,22 +1937,22 @@ type ListEndpointsResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r ListEndpointsResponse) GetJSON200() *EndpointList {
+func (r ListEndpointsAnswer) GetJSON200() *EndpointList {
 	return r.JSON200
 }
 
 // GetJSONDefault returns the response for an HTTP default `application/json` response
-func (r ListEndpointsResponse) GetJSONDefault() *Error {
+func (r ListEndpointsAnswer) GetJSONDefault() *Error {
 	return r.JSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r ListEndpointsResponse) GetBody() []byte {
+func (r ListEndpointsAnswer) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r ListEndpointsResponse) Status() string {
+func (r ListEndpointsAnswer) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -1960,7 +1960,7 @@ func (r ListEndpointsResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r ListEndpointsResponse) StatusCode() int {
+func (r ListEndpointsAnswer) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -1968,14 +1968,14 @@ func (r ListEndpointsResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r ListEndpointsResponse) ContentType() string {
+func (r ListEndpointsAnswer) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
 	return ""
 }
 
-type DeleteEndpointResponse struct {
+type DeleteEndpointAnswer struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
@@ -1985,22 +1985,22 @@ type DeleteEndpointResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r DeleteEndpointResponse) GetJSON200() *ChangeSet {
+func (r DeleteEndpointAnswer) GetJSON200() *ChangeSet {
 	return r.JSON200
 }
 
 // GetJSONDefault returns the response for an HTTP default `application/json` response
-func (r DeleteEndpointResponse) GetJSONDefault() *Error {
+func (r DeleteEndpointAnswer) GetJSONDefault() *Error {
 	return r.JSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r DeleteEndpointResponse) GetBody() []byte {
+func (r DeleteEndpointAnswer) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r DeleteEndpointResponse) Status() string {
+func (r DeleteEndpointAnswer) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -2008,7 +2008,7 @@ func (r DeleteEndpointResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r DeleteEndpointResponse) StatusCode() int {
+func (r DeleteEndpointAnswer) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -2016,14 +2016,14 @@ func (r DeleteEndpointResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r DeleteEndpointResponse) ContentType() string {
+func (r DeleteEndpointAnswer) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
 	return ""
 }
 
-type GetEndpointResponse struct {
+type GetEndpointAnswer struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
@@ -2033,22 +2033,22 @@ type GetEndpointResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r GetEndpointResponse) GetJSON200() *EndpointReport {
+func (r GetEndpointAnswer) GetJSON200() *EndpointReport {
 	return r.JSON200
 }
 
 // GetJSONDefault returns the response for an HTTP default `application/json` response
-func (r GetEndpointResponse) GetJSONDefault() *Error {
+func (r GetEndpointAnswer) GetJSONDefault() *Error {
 	return r.JSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r GetEndpointResponse) GetBody() []byte {
+func (r GetEndpointAnswer) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r GetEndpointResponse) Status() string {
+func (r GetEndpointAnswer) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -2056,7 +2056,7 @@ func (r GetEndpointResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r GetEndpointResponse) StatusCode() int {
+func (r GetEndpointAnswer) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -2064,14 +2064,14 @@ func (r GetEndpointResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r GetEndpointResponse) ContentType() string {
+func (r GetEndpointAnswer) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
 	return ""
 }
 
-type PutEndpointResponse struct {
+type PutEndpointAnswer struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
@@ -2081,22 +2081,22 @@ type PutEndpointResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r PutEndpointResponse) GetJSON200() *ChangeSet {
+func (r PutEndpointAnswer) GetJSON200() *ChangeSet {
 	return r.JSON200
 }
 
 // GetJSONDefault returns the response for an HTTP default `application/json` response
-func (r PutEndpointResponse) GetJSONDefault() *Error {
+func (r PutEndpointAnswer) GetJSONDefault() *Error {
 	return r.JSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r PutEndpointResponse) GetBody() []byte {
+func (r PutEndpointAnswer) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r PutEndpointResponse) Status() string {
+func (r PutEndpointAnswer) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -2104,7 +2104,7 @@ func (r PutEndpointResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r PutEndpointResponse) StatusCode() int {
+func (r PutEndpointAnswer) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -2112,14 +2112,14 @@ func (r PutEndpointResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r PutEndpointResponse) ContentType() string {
+func (r PutEndpointAnswer) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
 	return ""
 }
 
-type GetKeysResponse struct {
+type GetKeysAnswer struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
@@ -2129,22 +2129,22 @@ type GetKeysResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r GetKeysResponse) GetJSON200() *KeyPair {
+func (r GetKeysAnswer) GetJSON200() *KeyPair {
 	return r.JSON200
 }
 
 // GetJSONDefault returns the response for an HTTP default `application/json` response
-func (r GetKeysResponse) GetJSONDefault() *Error {
+func (r GetKeysAnswer) GetJSONDefault() *Error {
 	return r.JSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r GetKeysResponse) GetBody() []byte {
+func (r GetKeysAnswer) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r GetKeysResponse) Status() string {
+func (r GetKeysAnswer) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -2152,7 +2152,7 @@ func (r GetKeysResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r GetKeysResponse) StatusCode() int {
+func (r GetKeysAnswer) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -2160,14 +2160,14 @@ func (r GetKeysResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r GetKeysResponse) ContentType() string {
+func (r GetKeysAnswer) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
 	return ""
 }
 
-type RegenerateKeyResponse struct {
+type RegenerateKeyAnswer struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
@@ -2177,22 +2177,22 @@ type RegenerateKeyResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r RegenerateKeyResponse) GetJSON200() *KeyPair {
+func (r RegenerateKeyAnswer) GetJSON200() *KeyPair {
 	return r.JSON200
 }
 
 // GetJSONDefault returns the response for an HTTP default `application/json` response
-func (r RegenerateKeyResponse) GetJSONDefault() *Error {
+func (r RegenerateKeyAnswer) GetJSONDefault() *Error {
 	return r.JSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r RegenerateKeyResponse) GetBody() []byte {
+func (r RegenerateKeyAnswer) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r RegenerateKeyResponse) Status() string {
+func (r RegenerateKeyAnswer) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -2200,7 +2200,7 @@ func (r RegenerateKeyResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r RegenerateKeyResponse) StatusCode() int {
+func (r RegenerateKeyAnswer) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -2208,14 +2208,14 @@ func (r RegenerateKeyResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r RegenerateKeyResponse) ContentType() string {
+func (r RegenerateKeyAnswer) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
 	return ""
 }
 
-type GetLogsResponse struct {
+type GetLogsAnswer struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSONDefault the response for an HTTP default `application/json` response
@@ -2223,17 +2223,17 @@ type GetLogsResponse struct {
 }
 
 // GetJSONDefault returns the response for an HTTP default `application/json` response
-func (r GetLogsResponse) GetJSONDefault() *Error {
+func (r GetLogsAnswer) GetJSONDefault() *Error {
 	return r.JSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r GetLogsResponse) GetBody() []byte {
+func (r GetLogsAnswer) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r GetLogsResponse) Status() string {
+func (r GetLogsAnswer) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -2241,7 +2241,7 @@ func (r GetLogsResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r GetLogsResponse) StatusCode() int {
+func (r GetLogsAnswer) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -2249,14 +2249,14 @@ func (r GetLogsResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r GetLogsResponse) ContentType() string {
+func (r GetLogsAnswer) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
 	return ""
 }
 
-type ListModelsResponse struct {
+type ListModelsAnswer struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
@@ -2266,22 +2266,22 @@ type ListModelsResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r ListModelsResponse) GetJSON200() *ModelList {
+func (r ListModelsAnswer) GetJSON200() *ModelList {
 	return r.JSON200
 }
 
 // GetJSONDefault returns the response for an HTTP default `application/json` response
-func (r ListModelsResponse) GetJSONDefault() *Error {
+func (r ListModelsAnswer) GetJSONDefault() *Error {
 	return r.JSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r ListModelsResponse) GetBody() []byte {
+func (r ListModelsAnswer) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r ListModelsResponse) Status() string {
+func (r ListModelsAnswer) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -2289,7 +2289,7 @@ func (r ListModelsResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r ListModelsResponse) StatusCode() int {
+func (r ListModelsAnswer) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -2297,14 +2297,14 @@ func (r ListModelsResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r ListModelsResponse) ContentType() string {
+func (r ListModelsAnswer) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
 	return ""
 }
 
-type RegisterModelResponse struct {
+type RegisterModelAnswer struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON201 the response for an HTTP 201 `application/json` response
@@ -2314,22 +2314,22 @@ type RegisterModelResponse struct {
 }
 
 // GetJSON201 returns the response for an HTTP 201 `application/json` response
-func (r RegisterModelResponse) GetJSON201() *Model {
+func (r RegisterModelAnswer) GetJSON201() *Model {
 	return r.JSON201
 }
 
 // GetJSONDefault returns the response for an HTTP default `application/json` response
-func (r RegisterModelResponse) GetJSONDefault() *Error {
+func (r RegisterModelAnswer) GetJSONDefault() *Error {
 	return r.JSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r RegisterModelResponse) GetBody() []byte {
+func (r RegisterModelAnswer) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r RegisterModelResponse) Status() string {
+func (r RegisterModelAnswer) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -2337,7 +2337,7 @@ func (r RegisterModelResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r RegisterModelResponse) StatusCode() int {
+func (r RegisterModelAnswer) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -2345,14 +2345,14 @@ func (r RegisterModelResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r RegisterModelResponse) ContentType() string {
+func (r RegisterModelAnswer) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
 	return ""
 }
 
-type DeleteModelResponse struct {
+type DeleteModelAnswer struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSONDefault the response for an HTTP default `application/json` response
@@ -2360,17 +2360,17 @@ type DeleteModelResponse struct {
 }
 
 // GetJSONDefault returns the response for an HTTP default `application/json` response
-func (r DeleteModelResponse) GetJSONDefault() *Error {
+func (r DeleteModelAnswer) GetJSONDefault() *Error {
 	return r.JSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r DeleteModelResponse) GetBody() []byte {
+func (r DeleteModelAnswer) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r DeleteModelResponse) Status() string {
+func (r DeleteModelAnswer) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -2378,7 +2378,7 @@ func (r DeleteModelResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r DeleteModelResponse) StatusCode() int {
+func (r DeleteModelAnswer) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -2386,62 +2386,14 @@ func (r DeleteModelResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r DeleteModelResponse) ContentType() string {
+func (r DeleteModelAnswer) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
 	return ""
 }
 
-type GetModelResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *Model
-	// JSONDefault the response for an HTTP default `application/json` response
-	JSONDefault *Error
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r GetModelResponse) GetJSON200() *Model {
-	return r.JSON200
-}
-
-// GetJSONDefault returns the response for an HTTP default `application/json` response
-func (r GetModelResponse) GetJSONDefault() *Error {
-	return r.JSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r GetModelResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r GetModelResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r GetModelResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r GetModelResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type UpdateModelResponse struct {
+type GetModelAnswer struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
@@ -2451,22 +2403,22 @@ type UpdateModelResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r UpdateModelResponse) GetJSON200() *Model {
+func (r GetModelAnswer) GetJSON200() *Model {
 	return r.JSON200
 }
 
 // GetJSONDefault returns the response for an HTTP default `application/json` response
-func (r UpdateModelResponse) GetJSONDefault() *Error {
+func (r GetModelAnswer) GetJSONDefault() *Error {
 	return r.JSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r UpdateModelResponse) GetBody() []byte {
+func (r GetModelAnswer) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r UpdateModelResponse) Status() string {
+func (r GetModelAnswer) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -2474,7 +2426,7 @@ func (r UpdateModelResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r UpdateModelResponse) StatusCode() int {
+func (r GetModelAnswer) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -2482,14 +2434,62 @@ func (r UpdateModelResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r UpdateModelResponse) ContentType() string {
+func (r GetModelAnswer) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
 	return ""
 }
 
-type GetModelContentResponse struct {
+type UpdateModelAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Model
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r UpdateModelAnswer) GetJSON200() *Model {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r UpdateModelAnswer) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r UpdateModelAnswer) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r UpdateModelAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r UpdateModelAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r UpdateModelAnswer) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetModelContentAnswer struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSONDefault the response for an HTTP default `application/json` response
@@ -2497,17 +2497,17 @@ type GetModelContentResponse struct {
 }
 
 // GetJSONDefault returns the response for an HTTP default `application/json` response
-func (r GetModelContentResponse) GetJSONDefault() *Error {
+func (r GetModelContentAnswer) GetJSONDefault() *Error {
 	return r.JSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r GetModelContentResponse) GetBody() []byte {
+func (r GetModelContentAnswer) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r GetModelContentResponse) Status() string {
+func (r GetModelContentAnswer) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -2515,7 +2515,7 @@ func (r GetModelContentResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r GetModelContentResponse) StatusCode() int {
+func (r GetModelContentAnswer) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -2523,14 +2523,14 @@ func (r GetModelContentResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r GetModelContentResponse) ContentType() string {
+func (r GetModelContentAnswer) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
 	return ""
 }
 
-type ListOperationsResponse struct {
+type ListOperationsAnswer struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
@@ -2540,22 +2540,22 @@ type ListOperationsResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r ListOperationsResponse) GetJSON200() *OperationList {
+func (r ListOperationsAnswer) GetJSON200() *OperationList {
 	return r.JSON200
 }
 
 // GetJSONDefault returns the response for an HTTP default `application/json` response
-func (r ListOperationsResponse) GetJSONDefault() *Error {
+func (r ListOperationsAnswer) GetJSONDefault() *Error {
 	return r.JSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r ListOperationsResponse) GetBody() []byte {
+func (r ListOperationsAnswer) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r ListOperationsResponse) Status() string {
+func (r ListOperationsAnswer) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -2563,7 +2563,7 @@ func (r ListOperationsResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r ListOperationsResponse) StatusCode() int {
+func (r ListOperationsAnswer) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -2571,14 +2571,14 @@ func (r ListOperationsResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r ListOperationsResponse) ContentType() string {
+func (r ListOperationsAnswer) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
 	return ""
 }
 
-type GetOperationResponse struct {
+type GetOperationAnswer struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
@@ -2588,22 +2588,22 @@ type GetOperationResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r GetOperationResponse) GetJSON200() *Operation {
+func (r GetOperationAnswer) GetJSON200() *Operation {
 	return r.JSON200
 }
 
 // GetJSONDefault returns the response for an HTTP default `application/json` response
-func (r GetOperationResponse) GetJSONDefault() *Error {
+func (r GetOperationAnswer) GetJSONDefault() *Error {
 	return r.JSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r GetOperationResponse) GetBody() []byte {
+func (r GetOperationAnswer) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r GetOperationResponse) Status() string {
+func (r GetOperationAnswer) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -2611,7 +2611,7 @@ func (r GetOperationResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r GetOperationResponse) StatusCode() int {
+func (r GetOperationAnswer) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -2619,14 +2619,14 @@ func (r GetOperationResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r GetOperationResponse) ContentType() string {
+func (r GetOperationAnswer) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
 	return ""
 }
 
-type GetServerResponse struct {
+type GetServerAnswer struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
@@ -2636,22 +2636,22 @@ type GetServerResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r GetServerResponse) GetJSON200() *Server {
+func (r GetServerAnswer) GetJSON200() *Server {
 	return r.JSON200
 }
 
 // GetJSONDefault returns the response for an HTTP default `application/json` response
-func (r GetServerResponse) GetJSONDefault() *Error {
+func (r GetServerAnswer) GetJSONDefault() *Error {
 	return r.JSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r GetServerResponse) GetBody() []byte {
+func (r GetServerAnswer) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r GetServerResponse) Status() string {
+func (r GetServerAnswer) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -2659,7 +2659,7 @@ func (r GetServerResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r GetServerResponse) StatusCode() int {
+func (r GetServerAnswer) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -2667,14 +2667,14 @@ func (r GetServerResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r GetServerResponse) ContentType() string {
+func (r GetServerAnswer) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
 	return ""
 }
 
-type ListTargetsResponse struct {
+type ListTargetsAnswer struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
@@ -2684,22 +2684,22 @@ type ListTargetsResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r ListTargetsResponse) GetJSON200() *TargetList {
+func (r ListTargetsAnswer) GetJSON200() *TargetList {
 	return r.JSON200
 }
 
 // GetJSONDefault returns the response for an HTTP default `application/json` response
-func (r ListTargetsResponse) GetJSONDefault() *Error {
+func (r ListTargetsAnswer) GetJSONDefault() *Error {
 	return r.JSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r ListTargetsResponse) GetBody() []byte {
+func (r ListTargetsAnswer) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r ListTargetsResponse) Status() string {
+func (r ListTargetsAnswer) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -2707,7 +2707,7 @@ func (r ListTargetsResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r ListTargetsResponse) StatusCode() int {
+func (r ListTargetsAnswer) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -2715,14 +2715,14 @@ func (r ListTargetsResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r ListTargetsResponse) ContentType() string {
+func (r ListTargetsAnswer) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
 	return ""
 }
 
-type GetTargetResponse struct {
+type GetTargetAnswer struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
@@ -2732,22 +2732,22 @@ type GetTargetResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r GetTargetResponse) GetJSON200() *Target {
+func (r GetTargetAnswer) GetJSON200() *Target {
 	return r.JSON200
 }
 
 // GetJSONDefault returns the response for an HTTP default `application/json` response
-func (r GetTargetResponse) GetJSONDefault() *Error {
+func (r GetTargetAnswer) GetJSONDefault() *Error {
 	return r.JSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r GetTargetResponse) GetBody() []byte {
+func (r GetTargetAnswer) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r GetTargetResponse) Status() string {
+func (r GetTargetAnswer) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -2755,7 +2755,7 @@ func (r GetTargetResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r GetTargetResponse) StatusCode() int {
+func (r GetTargetAnswer) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -2763,7 +2763,7 @@ func (r GetTargetResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r GetTargetResponse) ContentType() string {
+func (r GetTargetAnswer) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -2775,12 +2775,12 @@ func (r GetTargetResponse) ContentType() string {
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /healthz (the `GetHealth` operationId).
-func (c *ClientWithResponses) GetHealthWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetHealthResponse, error) {
+func (c *ClientWithResponses) GetHealthWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetHealthAnswer, error) {
 	rsp, err := c.GetHealth(ctx, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseGetHealthResponse(rsp)
+	return ParseGetHealthAnswer(rsp)
 }
 
 // PutContentWithBodyWithResponse Store files. The body is a tar archive of regular files with clean relative paths.
@@ -2788,12 +2788,12 @@ func (c *ClientWithResponses) GetHealthWithResponse(ctx context.Context, reqEdit
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/content (the `PutContent` operationId).
-func (c *ClientWithResponses) PutContentWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutContentResponse, error) {
+func (c *ClientWithResponses) PutContentWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutContentAnswer, error) {
 	rsp, err := c.PutContentWithBody(ctx, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParsePutContentResponse(rsp)
+	return ParsePutContentAnswer(rsp)
 }
 
 // ListEndpointsWithResponse All endpoints.
@@ -2801,12 +2801,12 @@ func (c *ClientWithResponses) PutContentWithBodyWithResponse(ctx context.Context
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /v1/endpoints (the `ListEndpoints` operationId).
-func (c *ClientWithResponses) ListEndpointsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListEndpointsResponse, error) {
+func (c *ClientWithResponses) ListEndpointsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListEndpointsAnswer, error) {
 	rsp, err := c.ListEndpoints(ctx, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseListEndpointsResponse(rsp)
+	return ParseListEndpointsAnswer(rsp)
 }
 
 // DeleteEndpointWithResponse Take the endpoint off the gateway, stop its replicas and forget its keys.
@@ -2814,12 +2814,12 @@ func (c *ClientWithResponses) ListEndpointsWithResponse(ctx context.Context, req
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with DELETE /v1/endpoints/{name} (the `DeleteEndpoint` operationId).
-func (c *ClientWithResponses) DeleteEndpointWithResponse(ctx context.Context, name EndpointName, reqEditors ...RequestEditorFn) (*DeleteEndpointResponse, error) {
+func (c *ClientWithResponses) DeleteEndpointWithResponse(ctx context.Context, name EndpointName, reqEditors ...RequestEditorFn) (*DeleteEndpointAnswer, error) {
 	rsp, err := c.DeleteEndpoint(ctx, name, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseDeleteEndpointResponse(rsp)
+	return ParseDeleteEndpointAnswer(rsp)
 }
 
 // GetEndpointWithResponse What is wanted, what runs, and the last operation.
@@ -2827,12 +2827,12 @@ func (c *ClientWithResponses) DeleteEndpointWithResponse(ctx context.Context, na
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /v1/endpoints/{name} (the `GetEndpoint` operationId).
-func (c *ClientWithResponses) GetEndpointWithResponse(ctx context.Context, name EndpointName, reqEditors ...RequestEditorFn) (*GetEndpointResponse, error) {
+func (c *ClientWithResponses) GetEndpointWithResponse(ctx context.Context, name EndpointName, reqEditors ...RequestEditorFn) (*GetEndpointAnswer, error) {
 	rsp, err := c.GetEndpoint(ctx, name, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseGetEndpointResponse(rsp)
+	return ParseGetEndpointAnswer(rsp)
 }
 
 // PutEndpointWithBodyWithResponse Make the endpoint be as described. Idempotent; nothing to change starts no operation.
@@ -2840,12 +2840,12 @@ func (c *ClientWithResponses) GetEndpointWithResponse(ctx context.Context, name 
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PUT /v1/endpoints/{name} (the `PutEndpoint` operationId).
-func (c *ClientWithResponses) PutEndpointWithBodyWithResponse(ctx context.Context, name EndpointName, params *PutEndpointParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutEndpointResponse, error) {
+func (c *ClientWithResponses) PutEndpointWithBodyWithResponse(ctx context.Context, name EndpointName, params *PutEndpointParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutEndpointAnswer, error) {
 	rsp, err := c.PutEndpointWithBody(ctx, name, params, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParsePutEndpointResponse(rsp)
+	return ParsePutEndpointAnswer(rsp)
 }
 
 // PutEndpointWithResponse Make the endpoint be as described. Idempotent; nothing to change starts no operation.
@@ -2853,12 +2853,12 @@ func (c *ClientWithResponses) PutEndpointWithBodyWithResponse(ctx context.Contex
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PUT /v1/endpoints/{name} (the `PutEndpoint` operationId).
-func (c *ClientWithResponses) PutEndpointWithResponse(ctx context.Context, name EndpointName, params *PutEndpointParams, body PutEndpointJSONRequestBody, reqEditors ...RequestEditorFn) (*PutEndpointResponse, error) {
+func (c *ClientWithResponses) PutEndpointWithResponse(ctx context.Context, name EndpointName, params *PutEndpointParams, body PutEndpointJSONRequestBody, reqEditors ...RequestEditorFn) (*PutEndpointAnswer, error) {
 	rsp, err := c.PutEndpoint(ctx, name, params, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParsePutEndpointResponse(rsp)
+	return ParsePutEndpointAnswer(rsp)
 }
 
 // GetKeysWithResponse Both keys.
@@ -2866,12 +2866,12 @@ func (c *ClientWithResponses) PutEndpointWithResponse(ctx context.Context, name 
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /v1/endpoints/{name}/keys (the `GetKeys` operationId).
-func (c *ClientWithResponses) GetKeysWithResponse(ctx context.Context, name EndpointName, reqEditors ...RequestEditorFn) (*GetKeysResponse, error) {
+func (c *ClientWithResponses) GetKeysWithResponse(ctx context.Context, name EndpointName, reqEditors ...RequestEditorFn) (*GetKeysAnswer, error) {
 	rsp, err := c.GetKeys(ctx, name, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseGetKeysResponse(rsp)
+	return ParseGetKeysAnswer(rsp)
 }
 
 // RegenerateKeyWithResponse Make one key anew. The old one ends when the answer arrives; the other one goes on.
@@ -2879,12 +2879,12 @@ func (c *ClientWithResponses) GetKeysWithResponse(ctx context.Context, name Endp
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/endpoints/{name}/keys/{which} (the `RegenerateKey` operationId).
-func (c *ClientWithResponses) RegenerateKeyWithResponse(ctx context.Context, name EndpointName, which string, reqEditors ...RequestEditorFn) (*RegenerateKeyResponse, error) {
+func (c *ClientWithResponses) RegenerateKeyWithResponse(ctx context.Context, name EndpointName, which string, reqEditors ...RequestEditorFn) (*RegenerateKeyAnswer, error) {
 	rsp, err := c.RegenerateKey(ctx, name, which, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseRegenerateKeyResponse(rsp)
+	return ParseRegenerateKeyAnswer(rsp)
 }
 
 // GetLogsWithResponse What the replicas printed.
@@ -2892,12 +2892,12 @@ func (c *ClientWithResponses) RegenerateKeyWithResponse(ctx context.Context, nam
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /v1/endpoints/{name}/logs (the `GetLogs` operationId).
-func (c *ClientWithResponses) GetLogsWithResponse(ctx context.Context, name EndpointName, params *GetLogsParams, reqEditors ...RequestEditorFn) (*GetLogsResponse, error) {
+func (c *ClientWithResponses) GetLogsWithResponse(ctx context.Context, name EndpointName, params *GetLogsParams, reqEditors ...RequestEditorFn) (*GetLogsAnswer, error) {
 	rsp, err := c.GetLogs(ctx, name, params, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseGetLogsResponse(rsp)
+	return ParseGetLogsAnswer(rsp)
 }
 
 // ListModelsWithResponse All registered models, or the versions of one name.
@@ -2905,12 +2905,12 @@ func (c *ClientWithResponses) GetLogsWithResponse(ctx context.Context, name Endp
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /v1/models (the `ListModels` operationId).
-func (c *ClientWithResponses) ListModelsWithResponse(ctx context.Context, params *ListModelsParams, reqEditors ...RequestEditorFn) (*ListModelsResponse, error) {
+func (c *ClientWithResponses) ListModelsWithResponse(ctx context.Context, params *ListModelsParams, reqEditors ...RequestEditorFn) (*ListModelsAnswer, error) {
 	rsp, err := c.ListModels(ctx, params, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseListModelsResponse(rsp)
+	return ParseListModelsAnswer(rsp)
 }
 
 // RegisterModelWithBodyWithResponse Register stored content as the next version of a name. The signature is read from the files.
@@ -2918,12 +2918,12 @@ func (c *ClientWithResponses) ListModelsWithResponse(ctx context.Context, params
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/models (the `RegisterModel` operationId).
-func (c *ClientWithResponses) RegisterModelWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RegisterModelResponse, error) {
+func (c *ClientWithResponses) RegisterModelWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RegisterModelAnswer, error) {
 	rsp, err := c.RegisterModelWithBody(ctx, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseRegisterModelResponse(rsp)
+	return ParseRegisterModelAnswer(rsp)
 }
 
 // RegisterModelWithResponse Register stored content as the next version of a name. The signature is read from the files.
@@ -2931,12 +2931,12 @@ func (c *ClientWithResponses) RegisterModelWithBodyWithResponse(ctx context.Cont
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/models (the `RegisterModel` operationId).
-func (c *ClientWithResponses) RegisterModelWithResponse(ctx context.Context, body RegisterModelJSONRequestBody, reqEditors ...RequestEditorFn) (*RegisterModelResponse, error) {
+func (c *ClientWithResponses) RegisterModelWithResponse(ctx context.Context, body RegisterModelJSONRequestBody, reqEditors ...RequestEditorFn) (*RegisterModelAnswer, error) {
 	rsp, err := c.RegisterModel(ctx, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseRegisterModelResponse(rsp)
+	return ParseRegisterModelAnswer(rsp)
 }
 
 // DeleteModelWithResponse Delete a version. One that is deployed is a conflict that names the endpoint.
@@ -2944,12 +2944,12 @@ func (c *ClientWithResponses) RegisterModelWithResponse(ctx context.Context, bod
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with DELETE /v1/models/{ref} (the `DeleteModel` operationId).
-func (c *ClientWithResponses) DeleteModelWithResponse(ctx context.Context, ref ModelRef, reqEditors ...RequestEditorFn) (*DeleteModelResponse, error) {
+func (c *ClientWithResponses) DeleteModelWithResponse(ctx context.Context, ref ModelRef, reqEditors ...RequestEditorFn) (*DeleteModelAnswer, error) {
 	rsp, err := c.DeleteModel(ctx, ref, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseDeleteModelResponse(rsp)
+	return ParseDeleteModelAnswer(rsp)
 }
 
 // GetModelWithResponse One version; the newest for a bare NAME.
@@ -2957,12 +2957,12 @@ func (c *ClientWithResponses) DeleteModelWithResponse(ctx context.Context, ref M
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /v1/models/{ref} (the `GetModel` operationId).
-func (c *ClientWithResponses) GetModelWithResponse(ctx context.Context, ref ModelRef, reqEditors ...RequestEditorFn) (*GetModelResponse, error) {
+func (c *ClientWithResponses) GetModelWithResponse(ctx context.Context, ref ModelRef, reqEditors ...RequestEditorFn) (*GetModelAnswer, error) {
 	rsp, err := c.GetModel(ctx, ref, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseGetModelResponse(rsp)
+	return ParseGetModelAnswer(rsp)
 }
 
 // UpdateModelWithBodyWithResponse Set and remove tags, or set the description.
@@ -2970,12 +2970,12 @@ func (c *ClientWithResponses) GetModelWithResponse(ctx context.Context, ref Mode
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PATCH /v1/models/{ref} (the `UpdateModel` operationId).
-func (c *ClientWithResponses) UpdateModelWithBodyWithResponse(ctx context.Context, ref ModelRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateModelResponse, error) {
+func (c *ClientWithResponses) UpdateModelWithBodyWithResponse(ctx context.Context, ref ModelRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateModelAnswer, error) {
 	rsp, err := c.UpdateModelWithBody(ctx, ref, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseUpdateModelResponse(rsp)
+	return ParseUpdateModelAnswer(rsp)
 }
 
 // UpdateModelWithResponse Set and remove tags, or set the description.
@@ -2983,12 +2983,12 @@ func (c *ClientWithResponses) UpdateModelWithBodyWithResponse(ctx context.Contex
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PATCH /v1/models/{ref} (the `UpdateModel` operationId).
-func (c *ClientWithResponses) UpdateModelWithResponse(ctx context.Context, ref ModelRef, body UpdateModelJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateModelResponse, error) {
+func (c *ClientWithResponses) UpdateModelWithResponse(ctx context.Context, ref ModelRef, body UpdateModelJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateModelAnswer, error) {
 	rsp, err := c.UpdateModel(ctx, ref, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseUpdateModelResponse(rsp)
+	return ParseUpdateModelAnswer(rsp)
 }
 
 // GetModelContentWithResponse The model's files as a tar archive.
@@ -2996,12 +2996,12 @@ func (c *ClientWithResponses) UpdateModelWithResponse(ctx context.Context, ref M
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /v1/models/{ref}/content (the `GetModelContent` operationId).
-func (c *ClientWithResponses) GetModelContentWithResponse(ctx context.Context, ref ModelRef, reqEditors ...RequestEditorFn) (*GetModelContentResponse, error) {
+func (c *ClientWithResponses) GetModelContentWithResponse(ctx context.Context, ref ModelRef, reqEditors ...RequestEditorFn) (*GetModelContentAnswer, error) {
 	rsp, err := c.GetModelContent(ctx, ref, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseGetModelContentResponse(rsp)
+	return ParseGetModelContentAnswer(rsp)
 }
 
 // ListOperationsWithResponse Operations, newest first.
@@ -3009,12 +3009,12 @@ func (c *ClientWithResponses) GetModelContentWithResponse(ctx context.Context, r
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /v1/operations (the `ListOperations` operationId).
-func (c *ClientWithResponses) ListOperationsWithResponse(ctx context.Context, params *ListOperationsParams, reqEditors ...RequestEditorFn) (*ListOperationsResponse, error) {
+func (c *ClientWithResponses) ListOperationsWithResponse(ctx context.Context, params *ListOperationsParams, reqEditors ...RequestEditorFn) (*ListOperationsAnswer, error) {
 	rsp, err := c.ListOperations(ctx, params, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseListOperationsResponse(rsp)
+	return ParseListOperationsAnswer(rsp)
 }
 
 // GetOperationWithResponse One operation with its phases.
@@ -3022,12 +3022,12 @@ func (c *ClientWithResponses) ListOperationsWithResponse(ctx context.Context, pa
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /v1/operations/{id} (the `GetOperation` operationId).
-func (c *ClientWithResponses) GetOperationWithResponse(ctx context.Context, id string, params *GetOperationParams, reqEditors ...RequestEditorFn) (*GetOperationResponse, error) {
+func (c *ClientWithResponses) GetOperationWithResponse(ctx context.Context, id string, params *GetOperationParams, reqEditors ...RequestEditorFn) (*GetOperationAnswer, error) {
 	rsp, err := c.GetOperation(ctx, id, params, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseGetOperationResponse(rsp)
+	return ParseGetOperationAnswer(rsp)
 }
 
 // GetServerWithResponse Version, addresses and engines of this server.
@@ -3035,12 +3035,12 @@ func (c *ClientWithResponses) GetOperationWithResponse(ctx context.Context, id s
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /v1/server (the `GetServer` operationId).
-func (c *ClientWithResponses) GetServerWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetServerResponse, error) {
+func (c *ClientWithResponses) GetServerWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetServerAnswer, error) {
 	rsp, err := c.GetServer(ctx, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseGetServerResponse(rsp)
+	return ParseGetServerAnswer(rsp)
 }
 
 // ListTargetsWithResponse Where replicas can run.
@@ -3048,12 +3048,12 @@ func (c *ClientWithResponses) GetServerWithResponse(ctx context.Context, reqEdit
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /v1/targets (the `ListTargets` operationId).
-func (c *ClientWithResponses) ListTargetsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListTargetsResponse, error) {
+func (c *ClientWithResponses) ListTargetsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListTargetsAnswer, error) {
 	rsp, err := c.ListTargets(ctx, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseListTargetsResponse(rsp)
+	return ParseListTargetsAnswer(rsp)
 }
 
 // GetTargetWithResponse One target.
@@ -3061,23 +3061,23 @@ func (c *ClientWithResponses) ListTargetsWithResponse(ctx context.Context, reqEd
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /v1/targets/{name} (the `GetTarget` operationId).
-func (c *ClientWithResponses) GetTargetWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*GetTargetResponse, error) {
+func (c *ClientWithResponses) GetTargetWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*GetTargetAnswer, error) {
 	rsp, err := c.GetTarget(ctx, name, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseGetTargetResponse(rsp)
+	return ParseGetTargetAnswer(rsp)
 }
 
-// ParseGetHealthResponse parses an HTTP response from a GetHealthWithResponse call
-func ParseGetHealthResponse(rsp *http.Response) (*GetHealthResponse, error) {
+// ParseGetHealthAnswer parses an HTTP response from a GetHealthWithResponse call
+func ParseGetHealthAnswer(rsp *http.Response) (*GetHealthAnswer, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &GetHealthResponse{
+	response := &GetHealthAnswer{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -3095,15 +3095,15 @@ func ParseGetHealthResponse(rsp *http.Response) (*GetHealthResponse, error) {
 	return response, nil
 }
 
-// ParsePutContentResponse parses an HTTP response from a PutContentWithResponse call
-func ParsePutContentResponse(rsp *http.Response) (*PutContentResponse, error) {
+// ParsePutContentAnswer parses an HTTP response from a PutContentWithResponse call
+func ParsePutContentAnswer(rsp *http.Response) (*PutContentAnswer, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &PutContentResponse{
+	response := &PutContentAnswer{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -3128,15 +3128,15 @@ func ParsePutContentResponse(rsp *http.Response) (*PutContentResponse, error) {
 	return response, nil
 }
 
-// ParseListEndpointsResponse parses an HTTP response from a ListEndpointsWithResponse call
-func ParseListEndpointsResponse(rsp *http.Response) (*ListEndpointsResponse, error) {
+// ParseListEndpointsAnswer parses an HTTP response from a ListEndpointsWithResponse call
+func ParseListEndpointsAnswer(rsp *http.Response) (*ListEndpointsAnswer, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &ListEndpointsResponse{
+	response := &ListEndpointsAnswer{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -3161,15 +3161,15 @@ func ParseListEndpointsResponse(rsp *http.Response) (*ListEndpointsResponse, err
 	return response, nil
 }
 
-// ParseDeleteEndpointResponse parses an HTTP response from a DeleteEndpointWithResponse call
-func ParseDeleteEndpointResponse(rsp *http.Response) (*DeleteEndpointResponse, error) {
+// ParseDeleteEndpointAnswer parses an HTTP response from a DeleteEndpointWithResponse call
+func ParseDeleteEndpointAnswer(rsp *http.Response) (*DeleteEndpointAnswer, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &DeleteEndpointResponse{
+	response := &DeleteEndpointAnswer{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -3194,15 +3194,15 @@ func ParseDeleteEndpointResponse(rsp *http.Response) (*DeleteEndpointResponse, e
 	return response, nil
 }
 
-// ParseGetEndpointResponse parses an HTTP response from a GetEndpointWithResponse call
-func ParseGetEndpointResponse(rsp *http.Response) (*GetEndpointResponse, error) {
+// ParseGetEndpointAnswer parses an HTTP response from a GetEndpointWithResponse call
+func ParseGetEndpointAnswer(rsp *http.Response) (*GetEndpointAnswer, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &GetEndpointResponse{
+	response := &GetEndpointAnswer{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -3227,15 +3227,15 @@ func ParseGetEndpointResponse(rsp *http.Response) (*GetEndpointResponse, error) 
 	return response, nil
 }
 
-// ParsePutEndpointResponse parses an HTTP response from a PutEndpointWithResponse call
-func ParsePutEndpointResponse(rsp *http.Response) (*PutEndpointResponse, error) {
+// ParsePutEndpointAnswer parses an HTTP response from a PutEndpointWithResponse call
+func ParsePutEndpointAnswer(rsp *http.Response) (*PutEndpointAnswer, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &PutEndpointResponse{
+	response := &PutEndpointAnswer{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -3260,15 +3260,15 @@ func ParsePutEndpointResponse(rsp *http.Response) (*PutEndpointResponse, error) 
 	return response, nil
 }
 
-// ParseGetKeysResponse parses an HTTP response from a GetKeysWithResponse call
-func ParseGetKeysResponse(rsp *http.Response) (*GetKeysResponse, error) {
+// ParseGetKeysAnswer parses an HTTP response from a GetKeysWithResponse call
+func ParseGetKeysAnswer(rsp *http.Response) (*GetKeysAnswer, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &GetKeysResponse{
+	response := &GetKeysAnswer{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -3293,15 +3293,15 @@ func ParseGetKeysResponse(rsp *http.Response) (*GetKeysResponse, error) {
 	return response, nil
 }
 
-// ParseRegenerateKeyResponse parses an HTTP response from a RegenerateKeyWithResponse call
-func ParseRegenerateKeyResponse(rsp *http.Response) (*RegenerateKeyResponse, error) {
+// ParseRegenerateKeyAnswer parses an HTTP response from a RegenerateKeyWithResponse call
+func ParseRegenerateKeyAnswer(rsp *http.Response) (*RegenerateKeyAnswer, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &RegenerateKeyResponse{
+	response := &RegenerateKeyAnswer{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -3326,15 +3326,15 @@ func ParseRegenerateKeyResponse(rsp *http.Response) (*RegenerateKeyResponse, err
 	return response, nil
 }
 
-// ParseGetLogsResponse parses an HTTP response from a GetLogsWithResponse call
-func ParseGetLogsResponse(rsp *http.Response) (*GetLogsResponse, error) {
+// ParseGetLogsAnswer parses an HTTP response from a GetLogsWithResponse call
+func ParseGetLogsAnswer(rsp *http.Response) (*GetLogsAnswer, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &GetLogsResponse{
+	response := &GetLogsAnswer{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -3352,15 +3352,15 @@ func ParseGetLogsResponse(rsp *http.Response) (*GetLogsResponse, error) {
 	return response, nil
 }
 
-// ParseListModelsResponse parses an HTTP response from a ListModelsWithResponse call
-func ParseListModelsResponse(rsp *http.Response) (*ListModelsResponse, error) {
+// ParseListModelsAnswer parses an HTTP response from a ListModelsWithResponse call
+func ParseListModelsAnswer(rsp *http.Response) (*ListModelsAnswer, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &ListModelsResponse{
+	response := &ListModelsAnswer{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -3385,15 +3385,15 @@ func ParseListModelsResponse(rsp *http.Response) (*ListModelsResponse, error) {
 	return response, nil
 }
 
-// ParseRegisterModelResponse parses an HTTP response from a RegisterModelWithResponse call
-func ParseRegisterModelResponse(rsp *http.Response) (*RegisterModelResponse, error) {
+// ParseRegisterModelAnswer parses an HTTP response from a RegisterModelWithResponse call
+func ParseRegisterModelAnswer(rsp *http.Response) (*RegisterModelAnswer, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &RegisterModelResponse{
+	response := &RegisterModelAnswer{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -3418,15 +3418,15 @@ func ParseRegisterModelResponse(rsp *http.Response) (*RegisterModelResponse, err
 	return response, nil
 }
 
-// ParseDeleteModelResponse parses an HTTP response from a DeleteModelWithResponse call
-func ParseDeleteModelResponse(rsp *http.Response) (*DeleteModelResponse, error) {
+// ParseDeleteModelAnswer parses an HTTP response from a DeleteModelWithResponse call
+func ParseDeleteModelAnswer(rsp *http.Response) (*DeleteModelAnswer, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &DeleteModelResponse{
+	response := &DeleteModelAnswer{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -3447,15 +3447,15 @@ func ParseDeleteModelResponse(rsp *http.Response) (*DeleteModelResponse, error) 
 	return response, nil
 }
 
-// ParseGetModelResponse parses an HTTP response from a GetModelWithResponse call
-func ParseGetModelResponse(rsp *http.Response) (*GetModelResponse, error) {
+// ParseGetModelAnswer parses an HTTP response from a GetModelWithResponse call
+func ParseGetModelAnswer(rsp *http.Response) (*GetModelAnswer, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &GetModelResponse{
+	response := &GetModelAnswer{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -3480,15 +3480,15 @@ func ParseGetModelResponse(rsp *http.Response) (*GetModelResponse, error) {
 	return response, nil
 }
 
-// ParseUpdateModelResponse parses an HTTP response from a UpdateModelWithResponse call
-func ParseUpdateModelResponse(rsp *http.Response) (*UpdateModelResponse, error) {
+// ParseUpdateModelAnswer parses an HTTP response from a UpdateModelWithResponse call
+func ParseUpdateModelAnswer(rsp *http.Response) (*UpdateModelAnswer, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &UpdateModelResponse{
+	response := &UpdateModelAnswer{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -3513,15 +3513,15 @@ func ParseUpdateModelResponse(rsp *http.Response) (*UpdateModelResponse, error) 
 	return response, nil
 }
 
-// ParseGetModelContentResponse parses an HTTP response from a GetModelContentWithResponse call
-func ParseGetModelContentResponse(rsp *http.Response) (*GetModelContentResponse, error) {
+// ParseGetModelContentAnswer parses an HTTP response from a GetModelContentWithResponse call
+func ParseGetModelContentAnswer(rsp *http.Response) (*GetModelContentAnswer, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &GetModelContentResponse{
+	response := &GetModelContentAnswer{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -3539,15 +3539,15 @@ func ParseGetModelContentResponse(rsp *http.Response) (*GetModelContentResponse,
 	return response, nil
 }
 
-// ParseListOperationsResponse parses an HTTP response from a ListOperationsWithResponse call
-func ParseListOperationsResponse(rsp *http.Response) (*ListOperationsResponse, error) {
+// ParseListOperationsAnswer parses an HTTP response from a ListOperationsWithResponse call
+func ParseListOperationsAnswer(rsp *http.Response) (*ListOperationsAnswer, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &ListOperationsResponse{
+	response := &ListOperationsAnswer{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -3572,15 +3572,15 @@ func ParseListOperationsResponse(rsp *http.Response) (*ListOperationsResponse, e
 	return response, nil
 }
 
-// ParseGetOperationResponse parses an HTTP response from a GetOperationWithResponse call
-func ParseGetOperationResponse(rsp *http.Response) (*GetOperationResponse, error) {
+// ParseGetOperationAnswer parses an HTTP response from a GetOperationWithResponse call
+func ParseGetOperationAnswer(rsp *http.Response) (*GetOperationAnswer, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &GetOperationResponse{
+	response := &GetOperationAnswer{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -3605,15 +3605,15 @@ func ParseGetOperationResponse(rsp *http.Response) (*GetOperationResponse, error
 	return response, nil
 }
 
-// ParseGetServerResponse parses an HTTP response from a GetServerWithResponse call
-func ParseGetServerResponse(rsp *http.Response) (*GetServerResponse, error) {
+// ParseGetServerAnswer parses an HTTP response from a GetServerWithResponse call
+func ParseGetServerAnswer(rsp *http.Response) (*GetServerAnswer, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &GetServerResponse{
+	response := &GetServerAnswer{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -3638,15 +3638,15 @@ func ParseGetServerResponse(rsp *http.Response) (*GetServerResponse, error) {
 	return response, nil
 }
 
-// ParseListTargetsResponse parses an HTTP response from a ListTargetsWithResponse call
-func ParseListTargetsResponse(rsp *http.Response) (*ListTargetsResponse, error) {
+// ParseListTargetsAnswer parses an HTTP response from a ListTargetsWithResponse call
+func ParseListTargetsAnswer(rsp *http.Response) (*ListTargetsAnswer, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &ListTargetsResponse{
+	response := &ListTargetsAnswer{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -3671,15 +3671,15 @@ func ParseListTargetsResponse(rsp *http.Response) (*ListTargetsResponse, error) 
 	return response, nil
 }
 
-// ParseGetTargetResponse parses an HTTP response from a GetTargetWithResponse call
-func ParseGetTargetResponse(rsp *http.Response) (*GetTargetResponse, error) {
+// ParseGetTargetAnswer parses an HTTP response from a GetTargetWithResponse call
+func ParseGetTargetAnswer(rsp *http.Response) (*GetTargetAnswer, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &GetTargetResponse{
+	response := &GetTargetAnswer{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
