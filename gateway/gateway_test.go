@@ -1,0 +1,471 @@
+package gateway_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/zarpa-dev/zarpa"
+	"github.com/zarpa-dev/zarpa/gateway"
+)
+
+const key = "first-key"
+
+// socketDir is short: a Unix socket's path has room for 107 bytes.
+func socketDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "gw")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+// replica serves h on a Unix socket and returns its address.
+func replica(t testing.TB, h http.HandlerFunc) string {
+	t.Helper()
+	path := filepath.Join(socketDir(t), "s")
+	ln, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := httptest.NewUnstartedServer(h)
+	_ = s.Listener.Close()
+	s.Listener = ln
+	s.Start()
+	t.Cleanup(func() {
+		s.CloseClientConnections()
+		s.Close()
+	})
+	return "unix:" + path
+}
+
+// rawReplica hands every connection to serve, which closes it by returning.
+func rawReplica(t testing.TB, serve func(c net.Conn)) string {
+	t.Helper()
+	path := filepath.Join(socketDir(t), "s")
+	ln, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				serve(c)
+			}()
+		}
+	}()
+	t.Cleanup(func() { _ = ln.Close(); <-done })
+	return "unix:" + path
+}
+
+// route is an endpoint "iris" with one deployment.
+func route(addresses ...string) zarpa.Route {
+	d := zarpa.RouteDeployment{Name: "blue", Weight: 100, MaxConcurrency: 8}
+	for i, a := range addresses {
+		d.Replicas = append(d.Replicas, zarpa.RouteReplica{ID: fmt.Sprintf("r%d", i), Address: a})
+	}
+	return zarpa.Route{
+		Endpoint: "iris", Auth: zarpa.AuthKey, Keys: [][]byte{zarpa.KeyDigest(key), zarpa.KeyDigest("second-key")},
+		RequestTimeout: zarpa.Duration(20 * time.Second), MaxQueue: 64, QueueWait: zarpa.Duration(10 * time.Second),
+		MaxBody: 1 << 20, Deployments: []zarpa.RouteDeployment{d},
+	}
+}
+
+type running struct {
+	*gateway.Gateway
+	t        testing.TB
+	url      string
+	http     *http.Client
+	revision atomic.Int64
+}
+
+func start(t testing.TB, routes ...zarpa.Route) *running {
+	t.Helper()
+	g := &running{Gateway: gateway.New(gateway.Options{Version: "test"}), t: t}
+	g.set(routes...)
+	s := httptest.NewServer(g.Handler())
+	g.url = s.URL
+	g.http = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
+	t.Cleanup(func() {
+		g.http.CloseIdleConnections()
+		s.CloseClientConnections()
+		s.Close()
+	})
+	return g
+}
+
+func (g *running) set(routes ...zarpa.Route) {
+	g.t.Helper()
+	if err := g.SetRoutes(context.Background(), zarpa.Routes{Revision: g.revision.Add(1), Endpoints: routes}); err != nil {
+		g.t.Fatal(err)
+	}
+}
+
+type call struct {
+	method, path, body string
+	header             http.Header
+	key                string // "-" sends none
+}
+
+type reply struct {
+	status int
+	header http.Header
+	body   string
+	err    error
+}
+
+func (g *running) do(ctx context.Context, c call) reply {
+	if c.method == "" {
+		c.method = http.MethodPost
+	}
+	if c.path == "" {
+		c.path = "/endpoints/iris/score"
+	}
+	var body io.Reader
+	if c.body != "" {
+		body = strings.NewReader(c.body)
+	}
+	req, err := http.NewRequestWithContext(ctx, c.method, g.url+c.path, body)
+	if err != nil {
+		return reply{err: err}
+	}
+	for k, v := range c.header {
+		req.Header[k] = v
+	}
+	switch c.key {
+	case "":
+		req.Header.Set("Authorization", "Bearer "+key)
+	case "-":
+	default:
+		req.Header.Set("Authorization", c.key)
+	}
+	res, err := g.http.Do(req)
+	if err != nil {
+		return reply{err: err}
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	return reply{res.StatusCode, res.Header, string(b), err}
+}
+
+func (g *running) want(c call, status int, contains string) reply {
+	g.t.Helper()
+	r := g.do(context.Background(), c)
+	if r.err != nil || r.status != status || !strings.Contains(r.body, contains) {
+		g.t.Fatalf("%+v: %d %q %v, want %d with %q", c, r.status, r.body, r.err, status, contains)
+	}
+	return r
+}
+
+func echoPath(w http.ResponseWriter, r *http.Request) {
+	_, _ = fmt.Fprintf(w, "%s %s", r.Method, r.RequestURI)
+}
+
+func TestEveryRouteReachesItsPlace(t *testing.T) {
+	t.Parallel()
+	open := route(replica(t, echoPath))
+	open.Endpoint, open.Auth = "open", zarpa.AuthNone
+	g := start(t, route(replica(t, echoPath)), open)
+	for _, c := range []struct {
+		method, path string
+		status       int
+		body         string
+	}{
+		{"POST", "/endpoints/iris/score", 200, "POST /score"},
+		{"GET", "/endpoints/iris/score?a=b%20c", 200, "GET /score?a=b%20c"},
+		{"OPTIONS", "/endpoints/iris/score", 200, "OPTIONS /score"},
+		{"GET", "/endpoints/iris", 200, "GET /"},
+		{"GET", "/endpoints/iris/", 200, "GET /"},
+		{"GET", "/endpoints/iris/swagger.json?version=3", 200, "GET /swagger.json?version=3"},
+		{"GET", "/endpoints/iris/v2", 200, "GET /v2"},
+		{"GET", "/endpoints/iris/v2/health/ready", 200, "GET /v2/health/ready"},
+		{"POST", "/endpoints/iris/v2/models/iris/versions/1/infer", 200, "POST /v2/models/iris/versions/1/infer"},
+		{"POST", "/v2/models/iris/infer", 200, "POST /v2/models/iris/infer"},
+		{"GET", "/v2/models/iris", 200, "GET /v2/models/iris"},
+		{"GET", "/v2/models/%69ris/ready", 200, "GET /v2/models/%69ris/ready"},
+		{"POST", "/endpoints/%69ris/score", 200, "POST /score"},
+		{"POST", "/api/v1/service/iris/score", 200, "POST /score"},
+		{"GET", "/api/v1/service/iris/swagger.json", 200, "GET /swagger.json"},
+		{"GET", "/api/v1/service/iris/", 200, "GET /"},
+		{"GET", "/api/v1/service/iris", 200, "GET /"},
+		{"POST", "/endpoints/open/score", 200, "POST /score"},
+		{"GET", "/", 200, "Healthy"},
+		{"GET", "/v2", 200, `"name":"zarpa"`},
+		{"GET", "/v2/", 200, `"version":"test"`},
+		{"GET", "/v2/health/live", 200, `{"live":true}`},
+		{"GET", "/v2/health/ready", 200, `{"ready":true}`},
+		{"POST", "/endpoints/none/score", 404, `{"message":"endpoint \"none\" does not exist (`},
+		{"POST", "/endpoints/none/v2/models/x/infer", 404, `{"error":"Request for unknown model: 'none'`},
+		{"POST", "/v2/models/none/infer", 404, `{"error":"Request for unknown model: 'none' is not found"}`},
+		{"POST", "/v2/models/a%2Fb/infer", 404, `{"error":"Request for unknown model`},
+		{"POST", "/api/v1/service/none/score", 404, `{"message":`},
+		{"GET", "/endpoints/iris/metrics", 404, `{"message":"no such path`},
+		{"GET", "/endpoints/iris/v2/../metrics", 404, `{"error":"no such path`},
+		{"GET", "/endpoints/iris/v2/%2e%2e/metrics", 404, `{"error":"no such path`},
+		{"GET", "/endpoints/iris/v2/x%2f..%2f..%2fmetrics", 404, `{"error":"no such path`},
+		{"GET", "/api/v1/service/iris/v2", 404, `{"message":"no such path`},
+		{"GET", "/endpoints/", 404, `{"message":`},
+		{"GET", "/endpoints/%zz", 400, ""},
+		{"GET", "/v2/repository/index", 404, `{"error":"no such path`},
+		{"GET", "/elsewhere", 404, `use /endpoints/NAME/score`},
+		{"TRACE", "/endpoints/iris/score", 405, `method`},
+	} {
+		t.Run(c.method+" "+c.path, func(t *testing.T) {
+			t.Parallel()
+			status, body := g.raw(t, c.method+" "+c.path+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: bearer "+key+"\r\n\r\n")
+			if status != c.status || !strings.Contains(body, c.body) {
+				t.Errorf("%d %q, want %d with %q", status, body, c.status, c.body)
+			}
+		})
+	}
+}
+
+// raw sends text as it is, so that no client cleans it up, and returns the answer.
+func (g *running) raw(t testing.TB, text string) (int, string) {
+	t.Helper()
+	c, err := net.Dial("tcp", strings.TrimPrefix(g.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, text); err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, body, _ := bytes.Cut(b, []byte("\r\n\r\n"))
+	var status int
+	if _, err := fmt.Sscanf(string(head), "HTTP/1.1 %d", &status); err != nil {
+		t.Fatalf("%q: %v", b, err)
+	}
+	return status, string(body)
+}
+
+func TestKeysOpenTheirEndpoint(t *testing.T) {
+	t.Parallel()
+	seen := make(chan http.Header, 100)
+	g := start(t, route(replica(t, func(_ http.ResponseWriter, r *http.Request) { seen <- r.Header })))
+	for _, k := range []string{"Bearer " + key, "bearer second-key", "BEARER  " + key} {
+		g.want(call{key: k}, 200, "")
+		if h := <-seen; h.Get("Authorization") != "" {
+			t.Errorf("the replica got the key: %v", h)
+		}
+	}
+	for k, text := range map[string]string{
+		"-": "needs a key", "Bearer": "needs a key", "Bearer ": "needs a key", "Basic abc": "needs a key", key: "needs a key",
+		"Bearer wrong": "not one of", "Bearer " + key + "x": "not one of",
+	} {
+		r := g.want(call{key: k}, 401, text)
+		if !strings.HasPrefix(r.header.Get("WWW-Authenticate"), `Bearer realm="iris"`) || !strings.Contains(r.body, "zarpa keys iris") {
+			t.Errorf("%q: %v %s", k, r.header, r.body)
+		}
+	}
+	g.want(call{key: "Bearer wrong", path: "/v2/models/iris/infer"}, 401, `{"error":"the key is not one of`)
+	rotated := route(g.Routes().Endpoints[0].Deployments[0].Replicas[0].Address)
+	rotated.Keys = [][]byte{zarpa.KeyDigest("third-key")}
+	g.set(rotated)
+	g.want(call{}, 401, "may have been replaced")
+	g.want(call{key: "Bearer third-key"}, 200, "")
+	rotated.Keys = nil
+	g.set(rotated)
+	g.want(call{key: "Bearer third-key"}, 401, "")
+}
+
+func TestIDsAreTheSameOnBothSides(t *testing.T) {
+	t.Parallel()
+	got := make(chan http.Header, 1)
+	g := start(t, route(replica(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Request-Id", "of-the-replica")
+		w.Header().Set("X-Ms-Request-Id", "of-the-replica")
+		got <- r.Header
+	})))
+	for _, c := range []struct{ request, ms, client, wantMS, wantClient string }{
+		{"", "", "", "*", ""},
+		{"A", "", "", "A", ""},
+		{"A", "B", "", "B", "B"},
+		{"A", "", "C", "C", "C"},
+		{"A", "B", "C", "B", "C"},
+	} {
+		h := http.Header{}
+		for k, v := range map[string]string{"X-Request-Id": c.request, "X-Ms-Request-Id": c.ms, "X-Ms-Client-Request-Id": c.client} {
+			if v != "" {
+				h.Set(k, v)
+			}
+		}
+		r := g.want(call{header: h}, 200, "")
+		id := r.header.Get("X-Request-Id")
+		if c.wantMS == "*" {
+			c.wantMS = id
+		}
+		if c.request != "" && id != c.request || len(r.header["X-Request-Id"]) != 1 || len(r.header["X-Ms-Request-Id"]) != 1 {
+			t.Errorf("%+v: %v", c, r.header)
+		}
+		if r.header.Get("X-Ms-Request-Id") != c.wantMS || r.header.Get("X-Ms-Client-Request-Id") != c.wantClient {
+			t.Errorf("%+v: %v", c, r.header)
+		}
+		if there := <-got; there.Get("X-Request-Id") != id {
+			t.Errorf("the replica got %q, the client %q", there.Get("X-Request-Id"), id)
+		}
+	}
+	g.want(call{header: http.Header{"X-Request-Id": {strings.Repeat("x", 101)}}}, 431, "more than 100")
+}
+
+func TestOldRoutesAreIgnoredAndBadOnesRefused(t *testing.T) {
+	t.Parallel()
+	g := start(t, route(replica(t, echoPath)))
+	g.set(route(replica(t, echoPath)))
+	if err := g.SetRoutes(context.Background(), zarpa.Routes{Revision: 1}); err != nil {
+		t.Fatal(err)
+	}
+	g.want(call{}, 200, "POST /score")
+	bad := map[string]func(*zarpa.Route){
+		"endpoint name":         func(r *zarpa.Route) { r.Endpoint = "../x" },
+		"auth":                  func(r *zarpa.Route) { r.Auth = "magic" },
+		"32":                    func(r *zarpa.Route) { r.Keys = [][]byte{{1}} },
+		"replica address":       func(r *zarpa.Route) { r.Deployments[0].Replicas[0].Address = "ftp://x" },
+		"deployment name":       func(r *zarpa.Route) { r.Deployments[0].Name = "" },
+		"must not be negative":  func(r *zarpa.Route) { r.Deployments[0].Weight = -1 },
+		"replica \"r0\" stands": func(r *zarpa.Route) { d := &r.Deployments[0]; d.Replicas = append(d.Replicas, d.Replicas[0]) },
+	}
+	for text, change := range bad {
+		r := route("unix:/x")
+		change(&r)
+		err := g.SetRoutes(context.Background(), zarpa.Routes{Revision: 9, Endpoints: []zarpa.Route{r}})
+		if e := zarpa.AsError(err); e == nil || e.Code != zarpa.Invalid || !strings.Contains(e.Message, text) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	g.want(call{}, 200, "POST /score")
+	g.set()
+	g.want(call{}, 404, "does not exist")
+}
+
+func TestControlSocketTakesAndKeepsRoutes(t *testing.T) {
+	t.Parallel()
+	dir := socketDir(t)
+	file := filepath.Join(dir, "routes.json")
+	options := gateway.Options{RoutesFile: file, Self: map[string]int{"pid": 7}}
+	g := gateway.New(options)
+	control, err := net.Listen("unix", filepath.Join(dir, "c"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- g.Serve(ctx, gateway.Listeners{Public: []net.Listener{public}, Control: control}) }()
+	c := gateway.NewControlClient(filepath.Join(dir, "c"))
+	defer c.Close()
+	want := zarpa.Routes{Revision: 4, Endpoints: []zarpa.Route{route("unix:/nowhere")}}
+	if err := c.SetRoutes(ctx, want); err != nil {
+		t.Fatal(err)
+	}
+	got, err := c.Routes(ctx)
+	a, _ := json.Marshal(want)
+	b, _ := json.Marshal(got)
+	if err != nil || !bytes.Equal(a, b) {
+		t.Errorf("%s, want %s (%v)", b, a, err)
+	}
+	var self struct{ Pid int }
+	if err := c.Self(ctx, &self); err != nil || self.Pid != 7 {
+		t.Errorf("self %+v %v", self, err)
+	}
+	if err := c.SetRoutes(ctx, zarpa.Routes{Revision: 5, Endpoints: []zarpa.Route{{Endpoint: "/"}}}); zarpa.AsError(err).Code != zarpa.Invalid {
+		t.Errorf("bad routes: %v", err)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if err := c.SetRoutes(context.Background(), want); zarpa.AsError(err).Code != zarpa.Unavailable {
+		t.Errorf("no gateway: %v", err)
+	}
+	again := gateway.New(options)
+	if err := again.Restore(context.Background()); err != nil || again.Routes().Revision != 4 {
+		t.Errorf("restored %+v %v", again.Routes(), err)
+	}
+}
+
+func TestRoutesFileIsWholeOrAnError(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "routes.json")
+	if r, err := gateway.LoadRoutes(file); err != nil || r.Revision != 0 {
+		t.Errorf("no file: %+v %v", r, err)
+	}
+	if err := os.WriteFile(file, []byte(`{"revision":`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := gateway.LoadRoutes(file); err == nil {
+		t.Error("half a file was taken")
+	}
+	if err := gateway.SaveRoutes(filepath.Join(file, "x"), zarpa.Routes{}); zarpa.AsError(err).Code != zarpa.Unavailable {
+		t.Errorf("%v", err)
+	}
+	left, _ := filepath.Glob(filepath.Join(filepath.Dir(file), "*.tmp"))
+	if len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+func TestDrainLetsRunningRequestsEnd(t *testing.T) {
+	t.Parallel()
+	arrived, goOn := make(chan struct{}), make(chan struct{})
+	g := gateway.New(gateway.Options{})
+	r := route(replica(t, func(w http.ResponseWriter, _ *http.Request) {
+		close(arrived)
+		<-goOn
+		_, _ = io.WriteString(w, "done")
+	}))
+	r.Auth = zarpa.AuthNone
+	if err := g.SetRoutes(context.Background(), zarpa.Routes{Revision: 1, Endpoints: []zarpa.Route{r}}); err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- g.Serve(ctx, gateway.Listeners{Public: []net.Listener{ln}}) }()
+	go func() {
+		<-arrived
+		cancel()
+		close(goOn)
+	}()
+	res, err := http.Post("http://"+ln.Addr().String()+"/endpoints/iris/score", "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if b, err := io.ReadAll(res.Body); err != nil || string(b) != "done" {
+		t.Errorf("%q %v", b, err)
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
