@@ -124,6 +124,12 @@ void zarpa_close(zarpa_library *lib) {
 
 void *zarpa_prepare(zarpa_library *lib) {
 	enum { DEVICE_ALLOCATOR = 0, MEMORY_DEFAULT = 0 };
+#ifdef __GLIBC__
+	// glibc raises these limits as it sees larger blocks, and then keeps as much for ever: a
+	// model's memory would outlive the model.
+	mallopt(M_MMAP_THRESHOLD, 1 << 20);
+	mallopt(M_TRIM_THRESHOLD, 1 << 20);
+#endif
 	TRY(CALL(CreateCpuMemoryInfo, void *, (int, int, void **), (DEVICE_ALLOCATOR, MEMORY_DEFAULT, &lib->memory)));
 	return CALL(GetAllocatorWithDefaultOptions, void *, (void **), (&lib->allocator));
 }
