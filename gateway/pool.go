@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/zarpa-dev/zarpa"
-	"github.com/zarpa-dev/zarpa/internal/httpx"
 )
 
 // deployment is one deployment in a pool. All is guarded by the pool's mu.
@@ -232,16 +231,10 @@ func (p *pool) resettle(removed map[string]*deployment) {
 
 // close ends a pool whose endpoint is gone: waiters get not_found, running requests end.
 func (p *pool) close() {
-	p.update(zarpa.Route{Endpoint: p.endpoint, MaxQueue: 1})
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.closed = true
-	for p.limbo.queue.length > 0 {
-		w := p.limbo.queue.pop()
-		w.in = nil
-		p.waiting--
-		w.granted <- grant{err: unknownEndpoint(httpx.Score, p.endpoint)}
-	}
+	p.mu.Unlock()
+	p.update(zarpa.Route{Endpoint: p.endpoint})
 }
 
 // sweep closes connections that nobody used for [IdleTimeout].
