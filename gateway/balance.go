@@ -40,9 +40,7 @@ type ask struct {
 }
 
 func newPool(endpoint string, m *metrics) *pool {
-	p := &pool{endpoint: endpoint, metrics: m}
-	p.limbo = p.newDeployment("")
-	return p
+	return &pool{endpoint: endpoint, metrics: m, limbo: &deployment{}}
 }
 
 // acquire takes a place at the least loaded replica of a deployment, and waits for one in a queue
@@ -94,6 +92,10 @@ func (p *pool) await(ctx context.Context, w *waiter, until time.Time) (*replica,
 	}
 	if got.err != nil {
 		return nil, got.err
+	}
+	if ctx.Err() != nil { // the client left as its turn came: the replica is not bothered
+		p.release(got.replica)
+		return nil, errLeft()
 	}
 	got.replica.in.series.wait.Observe(time.Since(began).Seconds())
 	return got.replica, nil

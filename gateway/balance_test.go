@@ -231,8 +231,12 @@ func TestClientThatLeavesFreesItsPlace(t *testing.T) {
 	var wg sync.WaitGroup
 	wg.Go(func() { g.do(ctx, call{body: "first"}) })
 	<-h.arrived
-	wg.Go(func() { g.do(ctx, call{body: "waits"}) })
+	waiting, leave := context.WithCancel(context.Background())
+	wg.Go(func() { g.do(waiting, call{body: "waits"}) })
 	g.metric(t, `zarpa_gateway_queue_length{deployment="blue",endpoint="iris"} 1`)
+	leave()
+	g.metric(t, `zarpa_gateway_canceled_total{deployment="",endpoint="iris"} 1`)
+	g.metric(t, `zarpa_gateway_queue_length{deployment="blue",endpoint="iris"} 0`)
 	cancel()
 	<-h.left // the work at the replica was canceled
 	wg.Wait()

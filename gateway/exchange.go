@@ -245,7 +245,11 @@ func (ex *exchange) release() {
 	ex.stop()
 	ex.mu.Lock()
 	ex.cause = ended // a call of breakOff that is late must not touch the client's next request
+	c := ex.conn
 	ex.mu.Unlock()
+	if c != nil {
+		_ = c.Close() // a panic is on its way
+	}
 	if ex.work != nil {
 		ex.g.workspaces.put(ex.work)
 		ex.work, ex.body = nil, nil

@@ -369,3 +369,17 @@ func TestSlowClientHoldsNoReplica(t *testing.T) {
 	wg.Wait()
 	g.metric(t, `zarpa_gateway_requests_total{code="499",deployment="",endpoint="iris"} 5`)
 }
+
+func TestAnswerBeforeTheBodyIsReadCounts(t *testing.T) {
+	t.Parallel()
+	g := start(t, route(rawReplica(t, func(conn net.Conn) {
+		in := bufio.NewReader(conn)
+		if _, err := in.ReadString('}'); err != nil { // a little of the body
+			return
+		}
+		_, _ = io.WriteString(conn, "HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig")
+	})))
+	for range 5 {
+		g.want(call{body: "{}" + strings.Repeat("x", 1<<20-2)}, 413, "big")
+	}
+}
