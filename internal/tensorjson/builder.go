@@ -399,3 +399,8 @@ func (d *Decoder) badElement(b *Builder, want string) error {
 	}
 	return zarpa.Errorf(zarpa.Invalid, "element %s: %s where %s is expected", b.element(), d.describe(c), want)
 }
+
+// Reshape gives the elements another shape of as many elements, for data that were written flat.
+func (b *Builder) Reshape(shape []int64) {
+	b.rank = copy(b.dims[:], shape)
+}

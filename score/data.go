@@ -1,0 +1,185 @@
+package score
+
+import (
+	"net/http"
+
+	"github.com/zarpa-dev/zarpa"
+	"github.com/zarpa-dev/zarpa/internal/tensorjson"
+)
+
+// dataForm is the body of /score:
+//
+//	{"data": T}                        the model's one input, as nested arrays
+//	{"data": [T1, T2]}                 each input of a model with several, in the signature's order
+//	{"data": {"x": T1, "y": T2}}       inputs by name
+//	{"data": [{"x": 1, "y": "a"}, …]}  rows of named columns, a column for each input
+//	{"input_data": …}                  the same under the original's second name
+//
+// and beside it "outputs", names to limit the answer to; "parameters", of which allow_nan counts;
+// and "method", which may only be "predict". The answer is an object of all outputs by name, each
+// in its shape.
+type dataForm struct{}
+
+var _ codec = dataForm{}
+
+func (dataForm) decode(c *call, _ *http.Request) error {
+	d := &c.dec
+	found := false
+	err := object(d, func(key []byte) error {
+		switch string(key) {
+		case "data", "input_data":
+			if found {
+				return twice("field", key)
+			}
+			found = true
+			return c.data()
+		case "outputs":
+			return array(d, func(int64) error {
+				if d.Peek() != '"' {
+					return d.Unexpected("an output's name")
+				}
+				name, err := d.Text()
+				if err != nil {
+					return err
+				}
+				return c.want(name)
+			})
+		case "parameters":
+			return c.parameters()
+		case "method":
+			if d.Peek() != '"' {
+				return d.Unexpected("a method's name")
+			}
+			name, err := d.Text()
+			if err == nil && string(name) != "predict" {
+				return zarpa.Errorf(zarpa.Invalid, "method %.60q: the model has predict only", name).WithHint("leave method out, and choose with outputs")
+			}
+			return err
+		}
+		return unknown("field", key, []string{"data", "input_data", "method", "outputs", "parameters"})
+	})
+	if err != nil {
+		return err
+	}
+	if !found {
+		return zarpa.Errorf(zarpa.Invalid, "field data: missing").WithHint(`send {"data": …}`)
+	}
+	return d.End()
+}
+
+func (c *call) data() error {
+	d := &c.dec
+	switch d.Peek() {
+	case '{':
+		return c.byName()
+	case '[':
+		here := d.Offset()
+		d.Seek(here + 1)
+		first := d.Peek()
+		d.Seek(here)
+		if first == '{' {
+			return c.byRow()
+		}
+	}
+	if len(c.values) == 1 {
+		return c.read(0, 0)
+	}
+	return c.byPosition()
+}
+
+// read reads one input's value, or one row of it at level 1.
+func (c *call) read(i, level int) error {
+	v := &c.values[i]
+	v.given = true
+	if err := c.dec.Append(&v.Builder, level); err != nil {
+		return inside(c.model.sig.Inputs[i].Name, err)
+	}
+	return nil
+}
+
+func (c *call) byPosition() error {
+	return array(&c.dec, func(i int64) error {
+		if i >= int64(len(c.values)) {
+			return zarpa.Errorf(zarpa.Invalid, "data: more than %d values", len(c.values)).
+				WithHint("by position there is one value for each input: %s", describeInputs(c.model.sig.Inputs))
+		}
+		return c.read(int(i), 0)
+	})
+}
+
+func (c *call) byName() error {
+	return object(&c.dec, func(key []byte) error {
+		i, ok := c.model.inputs[string(key)]
+		if !ok {
+			return unknown("input", key, names(c.model.sig.Inputs))
+		}
+		if c.values[i].given {
+			return twice("input", key)
+		}
+		return c.read(i, 0)
+	})
+}
+
+func (c *call) byRow() error {
+	rows := int64(0)
+	err := array(&c.dec, func(row int64) error {
+		rows = row + 1
+		if c.dec.Peek() != '{' {
+			return zarpa.Errorf(zarpa.Invalid, "data: row %d is no object as those before it are", row)
+		}
+		if err := c.row(row); err != nil {
+			return err
+		}
+		for i := range c.values {
+			v := &c.values[i]
+			if v.rows != row+1 && (v.given || !c.model.sig.Inputs[i].Optional) {
+				return zarpa.Errorf(zarpa.Invalid, "data: row %d: column %q: missing", row, c.model.sig.Inputs[i].Name).
+					WithHint("every row needs the same columns")
+			}
+		}
+		return nil
+	})
+	for i := range c.values {
+		if v := &c.values[i]; v.given {
+			v.Rows(rows)
+		}
+	}
+	return err
+}
+
+func (c *call) row(row int64) error {
+	return object(&c.dec, func(key []byte) error {
+		i, ok := c.model.inputs[string(key)]
+		switch {
+		case !ok && len(c.values) == 1:
+			return zarpa.Errorf(zarpa.Invalid, "data: column %.60q: the model has no such input, its one input is %q", key, c.model.sig.Inputs[0].Name).
+				WithHint("send rows as lists: its columns have an order and no names")
+		case !ok:
+			return unknown("column", key, names(c.model.sig.Inputs))
+		case c.values[i].rows == row+1:
+			return twice("column", key)
+		case row > 0 && c.values[i].rows != row:
+			return zarpa.Errorf(zarpa.Invalid, "data: row %d: column %q: not in the rows before", row, key).WithHint("every row needs the same columns")
+		}
+		c.values[i].rows = row + 1
+		return c.read(i, 1)
+	})
+}
+
+func (dataForm) encode(c *call) error {
+	format := tensorjson.Format{NonFinite: c.allow}
+	out := append(c.out[:0], '{')
+	var err error
+	for i := range c.outputs {
+		t := &c.outputs[i]
+		if i > 0 {
+			out = append(out, ',')
+		}
+		out, _ = tensorjson.AppendString(out, t.Name)
+		if out, err = format.AppendNested(append(out, ':'), t); err != nil {
+			return err
+		}
+	}
+	c.out = append(out, '}', '\n')
+	return nil
+}
