@@ -1,0 +1,100 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/zarpa-dev/zarpa"
+)
+
+// maxAnswer bounds what invoke reads of an answer, in bytes.
+const maxAnswer = 1 << 30
+
+func (c *cli) invokeCommand() *cobra.Command {
+	var data, path string
+	cmd := &cobra.Command{
+		Use: "invoke NAME -d DATA|@FILE|-", Short: "Call an endpoint with its key",
+		Example: `  zarpa invoke iris -d '{"data": [[5.1, 3.5, 1.4, 0.2]]}'
+  zarpa invoke iris -d @rows.json
+  echo '{"inputs": []}' | zarpa invoke iris --path v2/models/iris/infer -d -`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			body, err := c.readData(data)
+			if err != nil {
+				return err
+			}
+			return c.invoke(cmd, args[0], path, body)
+		},
+	}
+	cmd.Flags().StringVarP(&data, "data-body", "d", "", "the body: text, @FILE, or - for standard input")
+	cmd.Flags().StringVar(&path, "path", "score", "path below the endpoint")
+	return cmd
+}
+
+func (c *cli) readData(data string) ([]byte, error) {
+	switch {
+	case data == "":
+		return nil, zarpa.Errorf(zarpa.Invalid, "-d: not given").WithHint("write the body, @FILE, or - for standard input")
+	case data == "-":
+		return io.ReadAll(c.stdin)
+	case strings.HasPrefix(data, "@"):
+		b, err := os.ReadFile(data[1:])
+		if err != nil {
+			return nil, zarpa.Errorf(zarpa.Invalid, "-d: %w", err)
+		}
+		return b, nil
+	}
+	return []byte(data), nil
+}
+
+func (c *cli) invoke(cmd *cobra.Command, name, path string, body []byte) error {
+	ctx := cmd.Context()
+	api, err := c.connect()
+	if err != nil {
+		return err
+	}
+	report, err := api.GetEndpoint(ctx, name)
+	if err != nil {
+		return err
+	}
+	url := strings.TrimSuffix(report.URLs.Score, "score") + strings.TrimPrefix(path, "/")
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
+	if err != nil {
+		return zarpa.Errorf(zarpa.Invalid, "--path: %w", err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	if report.Effective.Auth == zarpa.AuthKey {
+		keys, err := api.Keys(ctx, name)
+		if err != nil {
+			return err
+		}
+		req.Header.Set("Authorization", "Bearer "+keys.Primary)
+	}
+	resp, err := (&http.Client{}).Do(req) // bounded by the endpoint's own time limit
+	if err != nil {
+		return zarpa.Errorf(zarpa.Unavailable, "cannot reach the gateway at %s", url).
+			WithHint("zarpa endpoint show %s shows what runs", name).Because(err)
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return zarpa.Errorf(zarpa.Unavailable, "the answer broke off").Because(err)
+	}
+	if resp.StatusCode >= 400 {
+		return zarpa.Errorf(zarpa.CodeFromHTTP(resp.StatusCode), "%s answered %s: %s", name, resp.Status, strings.TrimSpace(string(answer))).
+			WithHint("request id %s; zarpa logs %s", resp.Header.Get("X-Request-Id"), name)
+	}
+	_, err = c.stdout.Write(answer)
+	if !bytes.HasSuffix(answer, []byte("\n")) {
+		_, newline := fmt.Fprintln(c.stdout)
+		err = errors.Join(err, newline)
+	}
+	return err
+}
