@@ -383,3 +383,22 @@ func TestAnswerBeforeTheBodyIsReadCounts(t *testing.T) {
 		g.want(call{body: "{}" + strings.Repeat("x", 1<<20-2)}, 413, "big")
 	}
 }
+
+func TestConnectionsEndWithTheirRoute(t *testing.T) {
+	t.Parallel()
+	closed := make(chan struct{}, 10)
+	r := route(rawReplica(t, func(conn net.Conn) {
+		for in := bufio.NewReader(conn); readRequest(in); {
+			_, _ = io.WriteString(conn, okHead)
+		}
+		closed <- struct{}{}
+	}))
+	g := start(t, r)
+	g.want(call{body: "x"}, 200, "ok")
+	g.set(route()) // the replica leaves its deployment
+	<-closed
+	g.set(r)
+	g.want(call{body: "x"}, 200, "ok")
+	g.set() // the endpoint goes
+	<-closed
+}
