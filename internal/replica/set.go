@@ -221,8 +221,8 @@ func unavailable(what string, err error) error {
 		WithHint("see that the data directory is writable and its disk is not full")
 }
 
-// next decides what to stop and how many to start; the error says why fewer are started than
-// are missing.
+// next decides what to stop and how many to start; the error says why none is started though
+// some are missing.
 func (s *Set) next(dep *deployment) (stop []*slot, start int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -243,7 +243,7 @@ func (s *Set) next(dep *deployment) (stop []*slot, start int, err error) {
 		err = zarpa.Errorf(zarpa.Overloaded, "%s: this target runs at most %d replicas, and %d would be needed", dep.key, s.o.MaxReplicas, all).
 			WithHint("use fewer replicas or another target")
 		dep.message = err.Error()
-		return stop, max(0, p.start-(all-s.o.MaxReplicas)), err
+		return stop, 0, err
 	}
 	return stop, p.start, nil
 }

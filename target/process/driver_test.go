@@ -264,10 +264,11 @@ func TestStubbornReplicaIsKilled(t *testing.T) {
 func TestLongStateDirectoryStillHasSockets(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), strings.Repeat("long", 30))
+	var r zarpa.Replica
+	t.Cleanup(func() { _ = os.Remove(filepath.Dir(strings.TrimPrefix(r.Address, "unix:"))) }) // after the driver's
 	d := open(t, options(dir))
 	h := apply(t, d, deployment("long", "blue"))
-	r := await(t, d, h, isReady).Replicas[0]
-	t.Cleanup(func() { _ = os.Remove(filepath.Dir(strings.TrimPrefix(r.Address, "unix:"))) })
+	r = await(t, d, h, isReady).Replicas[0]
 	if strings.HasPrefix(r.Address, "unix:"+dir) {
 		t.Errorf("address %s is too long to work", r.Address)
 	}
