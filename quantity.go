@@ -13,7 +13,7 @@ type Duration time.Duration
 // String is the shortest usual form: "60s" and not "1m0s".
 func (d Duration) String() string {
 	t := time.Duration(d)
-	if t >= time.Second && t < 10*time.Minute && t%time.Second == 0 {
+	if t >= time.Second && t < 2*time.Minute && t%time.Second == 0 {
 		return strconv.FormatInt(int64(t/time.Second), 10) + "s"
 	}
 	s := t.String()

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -88,7 +89,7 @@ func (c *cli) invoke(cmd *cobra.Command, name, path string, body []byte) error {
 		return zarpa.Errorf(zarpa.Unavailable, "the answer broke off").Because(err)
 	}
 	if resp.StatusCode >= 400 {
-		return zarpa.Errorf(zarpa.CodeFromHTTP(resp.StatusCode), "%s answered %s: %s", name, resp.Status, strings.TrimSpace(string(answer))).
+		return zarpa.Errorf(zarpa.CodeFromHTTP(resp.StatusCode), "%s answered %s: %s", name, resp.Status, answerMessage(answer)).
 			WithHint("request id %s; zarpa logs %s", resp.Header.Get("X-Request-Id"), name)
 	}
 	_, err = c.stdout.Write(answer)
@@ -97,4 +98,13 @@ func (c *cli) invoke(cmd *cobra.Command, name, path string, body []byte) error {
 		err = errors.Join(err, newline)
 	}
 	return err
+}
+
+// answerMessage is what a failed prediction's body says.
+func answerMessage(body []byte) string {
+	var said struct{ Message, Error string }
+	if json.Unmarshal(body, &said) == nil && said.Message+said.Error != "" {
+		return said.Message + said.Error
+	}
+	return strings.TrimSpace(string(body))
 }

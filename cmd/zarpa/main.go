@@ -57,15 +57,15 @@ func (c *cli) run(ctx context.Context, args []string) int {
 		e = zarpa.Errorf(zarpa.Invalid, "%w", err).WithHint("zarpa help shows what there is")
 		err = e
 	}
-	c.printError(err)
 	var exit *exitError
 	if errors.As(err, &exit) {
 		return exit.code
 	}
+	c.printError(err)
 	return zarpa.AsError(err).Code.ExitCode()
 }
 
-// exitError is a failure with an exit code that is not its class's.
+// exitError is a failure that was told already, with an exit code that is not its class's.
 type exitError struct {
 	code int
 	err  error

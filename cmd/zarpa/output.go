@@ -46,15 +46,9 @@ func writeYAML(w io.Writer, v any) error {
 	return enc.Close()
 }
 
-// block drops JSON's style, so that the writer chooses the usual one. Text that would read back
-// as something else stays quoted.
+// block drops JSON's style, so that the writer chooses the usual one and quotes where it must.
 func block(n *yaml.Node) {
-	if n.Kind != yaml.ScalarNode || n.Tag != "!!str" {
-		n.Style = 0
-	}
-	if n.Kind == yaml.ScalarNode && n.Tag == "!!str" {
-		n.SetString(n.Value)
-	}
+	n.Style = 0
 	for _, c := range n.Content {
 		block(c)
 	}

@@ -75,10 +75,10 @@ func (c *cli) score(ctx context.Context, f scoreFlags) error {
 	}
 	b, err := bundle.Read(f.bundle)
 	if err != nil {
-		return &exitError{zarpa.ExitLoadFailed, err}
+		return notLoaded(log, err)
 	}
 	if len(b.Models) != 1 {
-		return &exitError{zarpa.ExitLoadFailed, zarpa.Errorf(zarpa.Invalid, "the bundle holds %d models; one is served", len(b.Models))}
+		return notLoaded(log, zarpa.Errorf(zarpa.Invalid, "the bundle holds %d models; one is served", len(b.Models)))
 	}
 	m := b.Models[0]
 	server, err := score.New(score.Options{
@@ -104,6 +104,13 @@ func aliases(endpoint string) []string {
 	return []string{endpoint}
 }
 
+// notLoaded says why in the log, where the supervisor and zarpa logs find it, and ends the
+// process with the exit code that stands for it.
+func notLoaded(log *slog.Logger, err error) error {
+	log.Error("the model could not be loaded", "error", err)
+	return &exitError{zarpa.ExitLoadFailed, err}
+}
+
 // loading is a model on its way into memory.
 type loading struct {
 	dir, engine string
@@ -125,7 +132,7 @@ func (c *cli) serveModel(ctx context.Context, server *score.Server, ln net.Liste
 		if ctx.Err() != nil && zarpa.AsError(err).Code == zarpa.Canceled {
 			return nil
 		}
-		return &exitError{zarpa.ExitLoadFailed, err}
+		return notLoaded(l.log, err)
 	}
 	server.SetReady(session.Session, session.took)
 	l.log.Info("ready", "model", l.model.Name, "version", l.model.Version, "took", session.took, "listen", ln.Addr().String())

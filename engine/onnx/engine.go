@@ -183,6 +183,7 @@ func loadError(lib *library, err error) error {
 		text = tail // without the path
 	}
 	text, _, _ = strings.Cut(text, " resolved path:") // nor others of this machine
+	text = withoutSource(text)
 	failure := zarpa.Errorf(zarpa.Invalid, "ONNX Runtime %s cannot load the model: %s", lib.version, text).Because(err)
 	for _, h := range loadHints {
 		for _, word := range h.words {
@@ -192,6 +193,24 @@ func loadError(lib *library, err error) error {
 		}
 	}
 	return failure
+}
+
+// withoutSource drops the place in the runtime's own source that leads some of its messages:
+// "/onnxruntime_src/…/file.h:46 void f(int, …) message".
+func withoutSource(text string) string {
+	head, tail, found := strings.Cut(text, "/onnxruntime_src/")
+	if !found {
+		return text
+	}
+	_, message, ok := strings.Cut(tail, ") ")
+	if !ok {
+		return text
+	}
+	if _, opset, ok := strings.Cut(message, "Opset "); ok {
+		number, _, _ := strings.Cut(opset, " ")
+		return "it uses opset " + number + ", which this release does not know"
+	}
+	return strings.TrimSpace(head + message)
 }
 
 var loadHints = []struct {
