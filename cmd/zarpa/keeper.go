@@ -27,6 +27,8 @@ const (
 	firstRestart, longestRestart = 50 * time.Millisecond, 5 * time.Second
 	// gatewayHealthy is how long it must have run for the delay to begin anew.
 	gatewayHealthy = 10 * time.Second
+	// trimEvery is how often the gateway's log is held to its limit.
+	trimEvery = 5 * time.Second
 )
 
 // keeper keeps a gateway running: it adopts one that runs, starts one that does not, and starts
@@ -147,11 +149,14 @@ func (k *keeper) start(ctx context.Context) error {
 	if k.want.Insecure {
 		args = append(args, "--insecure")
 	}
+	if err := k.gatewayLog().Keep(filepath.Join(k.dir, "previous.log")); err != nil {
+		k.log.Warn("the log of the gateway's last run is lost", "error", err)
+	}
 	ctx, cancel := context.WithTimeout(ctx, gatewayStart)
 	defer cancel()
 	c, err := child.Start(ctx, child.Spec{
 		Label: label, Path: k.executable, Args: args, Env: childEnv(), Dir: filepath.Join(k.dir, "run"),
-		Log: child.Log{Path: filepath.Join(k.dir, "gateway.log")}, Socket: k.socket,
+		Log: k.gatewayLog(), Socket: k.socket,
 	})
 	if err != nil {
 		return zarpa.Errorf(zarpa.Unavailable, "the gateway cannot be started: %w", err)
@@ -159,6 +164,8 @@ func (k *keeper) start(ctx context.Context) error {
 	k.current = c
 	return k.await(ctx, c)
 }
+
+func (k *keeper) gatewayLog() child.Log { return child.Log{Path: filepath.Join(k.dir, "gateway.log")} }
 
 // childEnv is the environment of the gateway: nothing that it does not need, no token above all.
 func childEnv() []string {
@@ -194,10 +201,17 @@ func (k *keeper) await(ctx context.Context, c *child.Child) error {
 // gateway running.
 func (k *keeper) run(ctx context.Context) error {
 	delay := time.Duration(0)
+	trim := time.NewTicker(trimEvery)
+	defer trim.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-trim.C:
+			if err := k.gatewayLog().Trim(); err != nil {
+				k.log.Warn("trim the gateway's log", "error", err)
+			}
+			continue
 		case <-k.current.Done():
 		}
 		exit := k.current.Exit()

@@ -115,7 +115,7 @@ func unusable(dir string, err error) error {
 // Apply is [zarpa.Driver].Apply. overloaded when the machine's replica limit is reached,
 // unavailable when the state directory cannot be written.
 func (d *Driver) Apply(ctx context.Context, want zarpa.Deployment) (zarpa.Handle, error) {
-	if want.Bundle == "" {
+	if want.Bundle == "" && want.Spec.Replicas > 0 {
 		return zarpa.Handle{}, zarpa.Errorf(zarpa.Invalid, "deployment %s: bundle: empty", want.Key())
 	}
 	return d.set.Apply(ctx, want)

@@ -1,0 +1,311 @@
+package target_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/zarpa-dev/zarpa"
+	"github.com/zarpa-dev/zarpa/store/sqlite"
+	"github.com/zarpa-dev/zarpa/target"
+	"github.com/zarpa-dev/zarpa/target/memory"
+)
+
+// ground is a store and a driver that outlive reconcilers, as they do in a crash.
+type ground struct {
+	store  *sqlite.Store
+	driver *memory.Driver
+	router *router
+}
+
+// router keeps the last routes, and can be away.
+type router struct {
+	mu   sync.Mutex
+	last zarpa.Routes
+	away bool
+}
+
+func (r *router) SetRoutes(_ context.Context, routes zarpa.Routes) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.away {
+		return zarpa.Errorf(zarpa.Unavailable, "the gateway cannot be reached")
+	}
+	r.last = routes
+	return nil
+}
+
+func (r *router) setAway(away bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.away = away
+}
+
+// replicas counts those of an endpoint on the routes; -1 when there is no route.
+func (r *router) replicas(endpoint string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range r.last.Endpoints {
+		if e.Endpoint == endpoint {
+			n := 0
+			for _, d := range e.Deployments {
+				n += len(d.Replicas)
+			}
+			return n
+		}
+	}
+	return -1
+}
+
+func newGround(t *testing.T) *ground {
+	t.Helper()
+	ctx := t.Context()
+	store, err := sqlite.Open(ctx, filepath.Join(t.TempDir(), "zarpa.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	driver, err := memory.New(ctx, memory.Options{Start: startReplica})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(driver.StopAll(context.WithoutCancel(ctx)), driver.Close(), store.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	g := &ground{store: store, driver: driver, router: &router{}}
+	for _, name := range []string{"good", "broken"} {
+		if _, err := store.Nouns().Models.Create(ctx, zarpa.Model{Name: name, Created: time.Now()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return g
+}
+
+// startReplica starts an HTTP server that is ready at once; the model "broken" cannot be loaded.
+func startReplica(ctx context.Context, r memory.Replica) (memory.Running, error) {
+	if strings.Contains(r.Deployment.Bundle, "broken") {
+		return memory.Running{}, fmt.Errorf("%w: it is broken", memory.ErrLoad)
+	}
+	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return memory.Running{}, err
+	}
+	srv := &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), ReadHeaderTimeout: time.Second}
+	done := make(chan error, 1)
+	go func() {
+		defer close(done)
+		if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+			done <- err
+		}
+	}()
+	return memory.Running{Address: "http://" + ln.Addr().String(), Done: done, Shutdown: srv.Shutdown}, nil
+}
+
+// reconcile starts a reconciler over the ground and returns it with its end.
+func (g *ground) reconcile(t *testing.T) (*target.Reconciler, func()) {
+	t.Helper()
+	r := target.New(target.Options{
+		Store: g.store, Drivers: map[string]zarpa.Driver{"local": g.driver}, Router: g.router,
+		Bundle:     func(_ context.Context, m zarpa.Model) (string, error) { return "sha256:" + m.Name, nil },
+		KeyDigests: func(context.Context, string) ([][]byte, error) { return nil, nil },
+		Log:        slog.New(slog.DiscardHandler),
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	var once sync.Once
+	stop := func() {
+		once.Do(func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	t.Cleanup(stop)
+	return r, stop
+}
+
+// want stores an endpoint with an operation, as the API does.
+func (g *ground) want(t *testing.T, e zarpa.Endpoint, kind string) zarpa.Operation {
+	t.Helper()
+	e.Created, e.Updated = time.Now().UTC(), time.Now().UTC()
+	op := zarpa.Operation{
+		ID: fmt.Sprintf("op-%s-%d", e.Name, e.Generation), Kind: kind, Endpoint: e.Name, Generation: e.Generation,
+		State: zarpa.OperationRunning, Created: time.Now().UTC(),
+	}
+	err := g.store.Atomically(t.Context(), func(n zarpa.Nouns) error {
+		return errors.Join(n.Operations.Create(t.Context(), op), n.Endpoints.Put(t.Context(), e))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return op
+}
+
+func endpoint(name, model string, replicas int) zarpa.Endpoint {
+	return zarpa.Endpoint{Name: name, Generation: 1, Spec: zarpa.EndpointSpec{
+		Auth: zarpa.AuthNone, Deployments: []zarpa.DeploymentSpec{{Name: "blue", Model: model, Target: "local", Replicas: replicas}},
+	}}
+}
+
+// ends waits until an operation has ended.
+func (g *ground) ends(t *testing.T, r *target.Reconciler, op zarpa.Operation) zarpa.Operation {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for {
+		changed := r.Changed()
+		got, err := g.store.Nouns().Operations.Get(ctx, op.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.State != zarpa.OperationRunning {
+			return got
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			t.Fatalf("the operation did not end: %+v", got)
+		}
+	}
+}
+
+func TestReconcileBringsReplicasOntoTheRoutes(t *testing.T) {
+	t.Parallel()
+	g := newGround(t)
+	op := g.want(t, endpoint("a", "good:1", 3), "deploy")
+	r, _ := g.reconcile(t)
+	if got := g.ends(t, r, op); got.State != zarpa.OperationSucceeded {
+		t.Fatalf("%+v", got)
+	}
+	if n := g.router.replicas("a"); n != 3 {
+		t.Errorf("%d replicas on the routes, want 3", n)
+	}
+}
+
+func TestReconcileKeepsTheOldReplicasWhenTheNewModelIsBroken(t *testing.T) {
+	t.Parallel()
+	g := newGround(t)
+	op := g.want(t, endpoint("a", "good:1", 1), "deploy")
+	r, _ := g.reconcile(t)
+	g.ends(t, r, op)
+	e := endpoint("a", "broken:1", 1)
+	e.Generation = 2
+	op = g.want(t, e, "update")
+	r.Wake("a")
+	got := g.ends(t, r, op)
+	if got.State != zarpa.OperationFailed || got.Error == nil || got.Error.Code != zarpa.ModelError ||
+		!strings.Contains(got.Error.Message, "it is broken") {
+		t.Errorf("%+v, error %v; want failed by a model_error with its cause", got, got.Error)
+	}
+	if n := g.router.replicas("a"); n != 1 {
+		t.Errorf("%d replicas on the routes, want the old one", n)
+	}
+}
+
+func TestReconcileWaitsForTheGatewayBeforeItStopsAnything(t *testing.T) {
+	t.Parallel()
+	g := newGround(t)
+	op := g.want(t, endpoint("a", "good:1", 1), "deploy")
+	r, _ := g.reconcile(t)
+	g.ends(t, r, op)
+	g.router.setAway(true)
+	e := endpoint("a", "good:1", 1)
+	e.Generation, e.Deleting = 2, true
+	op = g.want(t, e, "delete")
+	if _, err := r.Step(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	seen, err := g.store.Nouns().Deployments.List(t.Context(), "a")
+	if err != nil || len(seen) != 1 || seen[0].Status.Ready("") != 1 {
+		t.Errorf("while the gateway is away: %+v, %v; want the replica as it was", seen, err)
+	}
+	g.router.setAway(false)
+	r.Wake("a")
+	if got := g.ends(t, r, op); got.State != zarpa.OperationSucceeded {
+		t.Errorf("%+v", got)
+	}
+	if n := g.router.replicas("a"); n != -1 {
+		t.Errorf("the route of a deleted endpoint has %d replicas", n)
+	}
+}
+
+func TestReconcileFindsWhatALostApplyMade(t *testing.T) {
+	t.Parallel()
+	g := newGround(t)
+	ctx := t.Context()
+	// The control plane died between Apply and the storing of its handle, and then the endpoint
+	// was deleted.
+	spec := endpoint("a", "good:1", 2).Spec.WithDefaults().Deployments[0]
+	if _, err := g.driver.Apply(ctx, zarpa.Deployment{Endpoint: "a", Spec: spec, Bundle: "sha256:good"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.store.Nouns().Deployments.Put(ctx, zarpa.Observed{Endpoint: "a", Deployment: "blue", Target: "local"}); err != nil {
+		t.Fatal(err)
+	}
+	e := endpoint("a", "good:1", 2)
+	e.Deleting = true
+	op := g.want(t, e, "delete")
+	r, _ := g.reconcile(t)
+	if got := g.ends(t, r, op); got.State != zarpa.OperationSucceeded {
+		t.Fatalf("%+v", got)
+	}
+	h, err := g.driver.Apply(ctx, zarpa.Deployment{Endpoint: "a", Spec: zarpa.DeploymentSpec{Name: "blue"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, err := g.driver.Observe(ctx, h); err == nil && len(s.Replicas) != 0 {
+		t.Errorf("still there: %+v", s)
+	}
+}
+
+func TestReconcileGoesOnWhereAnotherOneStopped(t *testing.T) {
+	t.Parallel()
+	g := newGround(t)
+	first := g.want(t, endpoint("a", "good:1", 1), "deploy")
+	r, stop := g.reconcile(t)
+	g.ends(t, r, first)
+	stop()
+	second := g.want(t, endpoint("b", "good:1", 1), "deploy")
+	g.router.mu.Lock()
+	g.router.last = zarpa.Routes{}
+	g.router.mu.Unlock()
+	r, _ = g.reconcile(t)
+	if got := g.ends(t, r, second); got.State != zarpa.OperationSucceeded {
+		t.Fatalf("%+v", got)
+	}
+	if a, b := g.router.replicas("a"), g.router.replicas("b"); a != 1 || b != 1 {
+		t.Errorf("replicas on the routes: a %d, b %d; want 1 each", a, b)
+	}
+}
+
+func TestRouteGivesAllTrafficToTheFirstDeploymentUnlessTold(t *testing.T) {
+	t.Parallel()
+	five := 5
+	for _, c := range []struct {
+		name        string
+		blue, green *int
+		want        [2]int
+	}{
+		{"nobody said", nil, nil, [2]int{100, 0}},
+		{"green is told", nil, &five, [2]int{0, 5}},
+	} {
+		spec := zarpa.EndpointSpec{Deployments: []zarpa.DeploymentSpec{
+			{Name: "blue", Weight: c.blue}, {Name: "green", Weight: c.green},
+		}}.WithDefaults()
+		got := target.Route("a", spec, nil, nil)
+		if w := [2]int{got.Deployments[0].Weight, got.Deployments[1].Weight}; w != c.want {
+			t.Errorf("%s: weights %v, want %v", c.name, w, c.want)
+		}
+	}
+}
