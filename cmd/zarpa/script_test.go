@@ -1,0 +1,144 @@
+package main_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/zarpa-dev/zarpa/engine/onnx"
+)
+
+// bin is the folder with the binary under test: the real one, because it starts itself as
+// gateway and as replicas.
+var bin string
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "zarpa-script-")
+	if err == nil {
+		bin = dir
+		build := exec.Command("go", "build", "-o", filepath.Join(dir, "zarpa"), ".")
+		build.Stderr = os.Stderr
+		err = build.Run()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "build the binary under test:", err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+// library is the path of ONNX Runtime's library, "" when it is not there.
+func library() string {
+	path := os.Getenv("ZARPA_ONNXRUNTIME")
+	if path == "" {
+		path, _ = filepath.Abs(filepath.Join("..", "..", "bin", "libonnxruntime.so."+onnx.Version))
+	}
+	if _, err := os.Stat(path); err != nil {
+		return ""
+	}
+	return path
+}
+
+// TestScripts runs every command line of the documentation.
+func TestScripts(t *testing.T) {
+	root, err := filepath.Abs(filepath.Join("..", ".."))
+	if err != nil {
+		t.Fatal(err)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir: filepath.Join("testdata", "script"),
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH"))
+			e.Setenv("ZARPA_ONNXRUNTIME", library())
+			e.Setenv("ZARPA_DATA", filepath.Join(e.WorkDir, "data"))
+			e.Setenv("EXAMPLES", filepath.Join(root, "examples"))
+			e.Setenv("ZOO", filepath.Join(root, "engine", "enginetest", "testdata"))
+			return nil
+		},
+		Condition: func(cond string) (bool, error) {
+			if cond == "onnx" {
+				return library() != "", nil
+			}
+			return false, fmt.Errorf("unknown condition %q", cond)
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"up": up, "fails": fails, "await": await},
+	})
+}
+
+// up starts "zarpa up" with the arguments on the script's data directory, and waits until it
+// answers. It is stopped, with all that it started, at the script's end.
+func up(ts *testscript.TestScript, _ bool, args []string) {
+	cmd := exec.Command(filepath.Join(bin, "zarpa"), append([]string{"up", "--api", "127.0.0.1:0", "--gateway", "127.0.0.1:0"}, args...)...)
+	cmd.Dir = ts.MkAbs(".")
+	for _, name := range []string{"PATH", "HOME", "ZARPA_DATA", "ZARPA_ONNXRUNTIME"} {
+		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
+	}
+	log, err := os.Create(ts.MkAbs("up.log"))
+	ts.Check(err)
+	cmd.Stdout, cmd.Stderr = log, log
+	ts.Check(cmd.Start())
+	done := make(chan struct{})
+	go func() {
+		_ = cmd.Wait()
+		close(done)
+	}()
+	ts.Defer(func() {
+		_ = cmd.Process.Signal(os.Interrupt)
+		<-done
+		log.Close()
+	})
+	ts.Setenv("UP_PID", strconv.Itoa(cmd.Process.Pid))
+	until(ts, func() bool {
+		select {
+		case <-done:
+			text, _ := os.ReadFile(log.Name())
+			ts.Fatalf("zarpa up ended:\n%s", text)
+		default:
+		}
+		_, err := os.Stat(filepath.Join(ts.Getenv("ZARPA_DATA"), "server.json"))
+		return err == nil
+	})
+}
+
+// fails runs a command that must end with an exit code: fails CODE COMMAND ARG...
+func fails(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) < 2 {
+		ts.Fatalf("usage: fails CODE COMMAND ARG...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	err = ts.Exec(args[1], args[2:]...)
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != want {
+		ts.Fatalf("ended with %v, want exit code %d", err, want)
+	}
+}
+
+// await runs a command until it succeeds: for what takes effect a moment later.
+func await(ts *testscript.TestScript, _ bool, args []string) {
+	until(ts, func() bool { return ts.Exec(args[0], args[1:]...) == nil })
+}
+
+func until(ts *testscript.TestScript, ok func() bool) {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			ts.Fatalf("it did not come about in 30 s")
+		}
+	}
+}
