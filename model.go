@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // Model is one registered version of a model. Its content never changes; tags and the
@@ -49,7 +50,7 @@ type File struct {
 // "..", control characters or back-slashes, at most 512 bytes.
 func ValidatePath(p string) error {
 	bad := p == "" || len(p) > 512 || path.IsAbs(p) || path.Clean(p) != p || p == "." || p == ".." ||
-		strings.HasPrefix(p, "../") || strings.ContainsAny(p, "\\\x00\n\r")
+		strings.HasPrefix(p, "../") || strings.ContainsFunc(p, func(r rune) bool { return r == '\\' || unicode.IsControl(r) })
 	if bad {
 		return Errorf(Invalid, "file path %.80q: not a clean relative path", p).WithHint("use paths inside the model's own folder, without '..'")
 	}

@@ -3,6 +3,7 @@ package score
 import (
 	"context"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/zarpa-dev/zarpa"
@@ -78,7 +79,7 @@ type codec interface {
 
 // predict is the chain: decode, limit, run, encode.
 func (s *Server) predict(w http.ResponseWriter, r *http.Request, c *call, form codec) error {
-	ctx, cancel := context.WithTimeout(r.Context(), s.opts.RequestTimeout)
+	ctx, cancel := context.WithTimeout(r.Context(), s.timeLeft(r.Header))
 	defer cancel()
 	if err := s.decode(w, r, c, form); err != nil {
 		return s.ended(ctx, err)
@@ -92,4 +93,14 @@ func (s *Server) predict(w http.ResponseWriter, r *http.Request, c *call, form c
 		return s.ended(ctx, err)
 	}
 	return encode(w, c, form)
+}
+
+// timeLeft is the time limit of a request: the setting, or what the gateway says is left of it.
+func (s *Server) timeLeft(h http.Header) time.Duration {
+	if told := h["Zarpa-Timeout-Ms"]; len(told) == 1 {
+		if ms, err := strconv.ParseInt(told[0], 10, 32); err == nil && ms >= 0 {
+			return min(s.opts.RequestTimeout, time.Duration(ms)*time.Millisecond)
+		}
+	}
+	return s.opts.RequestTimeout
 }

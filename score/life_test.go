@@ -91,6 +91,16 @@ func TestTimeoutAndCancelReachTheRun(t *testing.T) {
 	}
 	<-g.entered
 
+	// what the gateway says is left counts, when it is less
+	r := httptest.NewRequest(http.MethodPost, "/score", strings.NewReader(oneRow))
+	r.Header.Set("Zarpa-Timeout-Ms", "15")
+	rec := httptest.NewRecorder()
+	newServer(t, g, Options{RequestTimeout: time.Hour}).Handler().ServeHTTP(rec, r)
+	if rec.Code != 504 {
+		t.Errorf("timeout told by the gateway: %d %s", rec.Code, rec.Body)
+	}
+	<-g.entered
+
 	// while waiting for a slot
 	srv := newServer(t, g, Options{MaxConcurrency: 1, RequestTimeout: 20 * time.Millisecond})
 	srv.limit.slots <- struct{}{}
@@ -100,8 +110,8 @@ func TestTimeoutAndCancelReachTheRun(t *testing.T) {
 
 	srv = newServer(t, g, Options{})
 	ctx, cancel := context.WithCancel(t.Context())
-	r := httptest.NewRequest(http.MethodPost, "/score", strings.NewReader(oneRow)).WithContext(ctx)
-	rec := httptest.NewRecorder()
+	r = httptest.NewRequest(http.MethodPost, "/score", strings.NewReader(oneRow)).WithContext(ctx)
+	rec = httptest.NewRecorder()
 	done := make(chan struct{})
 	go func() { defer close(done); srv.Handler().ServeHTTP(rec, r) }()
 	<-g.entered
