@@ -1,0 +1,265 @@
+package api_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/zarpa-dev/zarpa"
+	"github.com/zarpa-dev/zarpa/api"
+	"github.com/zarpa-dev/zarpa/blob/dir"
+	"github.com/zarpa-dev/zarpa/internal/seal"
+	"github.com/zarpa-dev/zarpa/store/sqlite"
+	"github.com/zarpa-dev/zarpa/target"
+)
+
+// nowhere takes routes and forgets them.
+type nowhere struct{}
+
+func (nowhere) SetRoutes(context.Context, zarpa.Routes) error { return nil }
+
+// server is the API over a real store and real blobs, with a reconciler that does not run: an
+// operation that was begun stays so.
+type server struct {
+	http  *httptest.Server
+	store *sqlite.Store
+}
+
+func newServer(t *testing.T) *server {
+	t.Helper()
+	ctx, data := t.Context(), t.TempDir()
+	store, err := sqlite.Open(ctx, filepath.Join(data, "zarpa.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	blobs, err := dir.Open(ctx, filepath.Join(data, "blobs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	box, err := seal.Open(filepath.Join(data, "key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Nouns().Targets.Put(ctx, zarpa.Target{Name: "local", Kind: "process", Created: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	log := slog.New(slog.DiscardHandler)
+	recon := target.New(target.Options{Store: store, Router: nowhere{}, Log: log, KeyDigests: api.KeyDigests(store, box)})
+	s := &server{store: store, http: httptest.NewServer(api.New(api.Options{
+		Store: store, Blobs: blobs, Reconciler: recon, Seal: box, Token: "secret", Log: log,
+		Server: zarpa.Server{Version: "test", GatewayURL: "http://gateway"}, Metrics: http.NotFoundHandler(), GatewayMetrics: http.NotFoundHandler(),
+	}))}
+	t.Cleanup(func() {
+		s.http.Close()
+		if err := store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// ask sends a request with the token and returns status and body.
+func (s *server) ask(t *testing.T, method, path string, body any) (int, string) {
+	t.Helper()
+	var r io.Reader
+	switch b := body.(type) {
+	case nil:
+	case string:
+		r = strings.NewReader(b)
+	case []byte:
+		r = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), method, s.http.URL+path, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer secret")
+	if r != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if _, ok := body.([]byte); ok {
+		req.Header.Set("Content-Type", "application/x-tar")
+	}
+	resp, err := s.http.Client().Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(answer)
+}
+
+// register registers the iris model.
+func (s *server) register(t *testing.T) {
+	t.Helper()
+	model, err := os.ReadFile(filepath.Join("..", "examples", "iris", "iris.onnx"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	code, answer := s.ask(t, http.MethodPost, "/v1/content", tarOf(t, "iris.onnx", model))
+	if code != http.StatusCreated {
+		t.Fatalf("%d %s", code, answer)
+	}
+	var content zarpa.Content
+	if err := json.Unmarshal([]byte(answer), &content); err != nil {
+		t.Fatal(err)
+	}
+	code, answer = s.ask(t, http.MethodPost, "/v1/models", fmt.Sprintf(`{"name": "iris", "digest": %q}`, content.Digest))
+	if code != http.StatusCreated {
+		t.Fatalf("%d %s", code, answer)
+	}
+}
+
+func tarOf(t *testing.T, name string, content []byte) []byte {
+	t.Helper()
+	var buf bytes.Buffer
+	w := tar.NewWriter(&buf)
+	if err := w.WriteHeader(&tar.Header{Name: name, Size: int64(len(content)), Mode: 0o644}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(content); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return buf.Bytes()
+}
+
+func TestCallsAnswerWithCodesAndWords(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	s.register(t)
+	const put = `{"deployments": [{"name": "blue", "model": "iris"}]}`
+	for _, c := range []struct {
+		name, method, path string
+		body               any
+		code               int
+		want, not          string
+	}{
+		{"server", "GET", "/v1/server", nil, 200, `"gateway_url":"http://gateway"`, ""},
+		{"models", "GET", "/v1/models", nil, 200, `"name":"iris"`, ""},
+		{"models of nobody", "GET", "/v1/models?name=nobody", nil, 200, `[]`, ""},
+		{"newest model", "GET", "/v1/models/iris", nil, 200, `"version":1`, ""},
+		{"no such model", "GET", "/v1/models/rose", nil, 404, `"not_found"`, ""},
+		{"bad reference", "GET", "/v1/models/iris:x", nil, 400, "NAME:VERSION", ""},
+		{"delete without a version", "DELETE", "/v1/models/iris", nil, 400, "which version", ""},
+		{"register unknown content", "POST", "/v1/models", `{"name": "a", "digest": "sha256:` + strings.Repeat("0", 64) + `"}`, 404, "not_found", ""},
+		{"register a bad digest", "POST", "/v1/models", `{"name": "a", "digest": "../../x"}`, 400, "digest", ""},
+		{"register an unknown field", "POST", "/v1/models", `{"name": "a", "digst": "x"}`, 400, "did you mean digest", ""},
+		{"register no JSON", "POST", "/v1/models", `{`, 400, "invalid", ""},
+		{"no tar", "POST", "/v1/content", []byte("not a tar, but long enough to be looked at as one by its reader"), 400, "tar", ""},
+		{"tar that leaves", "POST", "/v1/content", tarOf(t, "../x", []byte("x")), 400, "../x", ""},
+		{"endpoints", "GET", "/v1/endpoints", nil, 200, `[]`, "null"},
+		{"no such endpoint", "GET", "/v1/endpoints/rose", nil, 404, "zarpa endpoint list", ""},
+		{"keys of nobody", "GET", "/v1/endpoints/rose/keys", nil, 404, "not_found", ""},
+		{"logs of nobody", "GET", "/v1/endpoints/rose/logs", nil, 404, "not_found", ""},
+		{"bad name", "PUT", "/v1/endpoints/1rose", put, 400, "letter", ""},
+		{"unknown field", "PUT", "/v1/endpoints/rose", `{"deployments": [{"name": "blue", "model": "iris", "replcas": 1}]}`, 400, "replicas", ""},
+		{"unknown model", "PUT", "/v1/endpoints/rose", `{"deployments": [{"name": "blue", "model": "tulip"}]}`, 404, "tulip is not registered", ""},
+		{"unknown target", "PUT", "/v1/endpoints/rose", `{"deployments": [{"name": "blue", "model": "iris", "target": "moon"}]}`, 404, "moon", ""},
+		{"must exist", "PUT", "/v1/endpoints/rose?generation=3", put, 409, "generation 0, not 3", ""},
+		{"dry run", "PUT", "/v1/endpoints/rose?dry_run=true", put, 200, `"deployments.blue.model"`, "operation"},
+		{"a dry run makes nothing", "GET", "/v1/endpoints/rose", nil, 404, "", ""},
+		{"operations", "GET", "/v1/operations", nil, 200, "[]", ""},
+		{"too many operations", "GET", "/v1/operations?limit=100000", nil, 400, "limit", ""},
+		{"limit that is none", "GET", "/v1/operations?limit=x", nil, 400, "limit", ""},
+		{"no such operation", "GET", "/v1/operations/op-1", nil, 404, "not_found", ""},
+		{"targets", "GET", "/v1/targets", nil, 200, `"local"`, ""},
+		{"no such call", "GET", "/v2/nothing", nil, 404, "openapi.yaml", ""},
+	} {
+		code, answer := s.ask(t, c.method, c.path, c.body)
+		if code != c.code || !strings.Contains(answer, c.want) || c.not != "" && strings.Contains(answer, c.not) {
+			t.Errorf("%s: %d %s; want %d with %q, without %q", c.name, code, answer, c.code, c.want, c.not)
+		}
+	}
+}
+
+func TestEveryCallWantsTheToken(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	for path, item := range loadSpec(t).Paths.Map() {
+		for method := range item.Operations() {
+			for _, header := range []string{"", "Bearer", "Bearer wrong", "Basic secret", "secret"} {
+				req, err := http.NewRequestWithContext(t.Context(), method, s.http.URL+strings.NewReplacer("{", "", "}", "").Replace(path), nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				req.Header.Set("Authorization", header)
+				resp, err := s.http.Client().Do(req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				resp.Body.Close()
+				want := http.StatusUnauthorized
+				if path == "/healthz" {
+					want = http.StatusOK
+				}
+				if resp.StatusCode != want {
+					t.Errorf("%s %s with %q: %d, want %d", method, path, header, resp.StatusCode, want)
+				}
+			}
+		}
+	}
+}
+
+func TestASecondChangeNamesTheOperationInTheWay(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	s.register(t)
+	put := func(replicas int) (int, string) {
+		return s.ask(t, http.MethodPut, "/v1/endpoints/iris", fmt.Sprintf(`{"deployments": [{"name": "blue", "model": "iris", "replicas": %d}]}`, replicas))
+	}
+	code, answer := put(1)
+	var first zarpa.ChangeSet
+	if err := json.Unmarshal([]byte(answer), &first); err != nil || code != 200 || first.Operation == nil {
+		t.Fatalf("%d %s", code, answer)
+	}
+	code, answer = put(2)
+	if code != http.StatusConflict || !strings.Contains(answer, first.Operation.ID) {
+		t.Errorf("%d %s; want 409 that names %s", code, answer, first.Operation.ID)
+	}
+	if code, answer = s.ask(t, http.MethodDelete, "/v1/endpoints/iris", nil); code != http.StatusConflict {
+		t.Errorf("delete: %d %s", code, answer)
+	}
+	// The same again is no change, and so no conflict.
+	if code, answer = put(1); code != 200 || strings.Contains(answer, "operation") {
+		t.Errorf("the same: %d %s", code, answer)
+	}
+	e, err := s.store.Nouns().Endpoints.Get(t.Context(), "iris")
+	if err != nil || e.Generation != 1 || e.Spec.Deployments[0].Replicas != 1 || e.Spec.Deployments[0].Model != "iris:1" {
+		t.Errorf("stored: %+v, %v", e, err)
+	}
+}
+
+func TestWaitingForAnOperationEndsInTime(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	s.register(t)
+	_, answer := s.ask(t, http.MethodPut, "/v1/endpoints/iris", `{"deployments": [{"name": "blue", "model": "iris"}]}`)
+	var set zarpa.ChangeSet
+	if err := json.Unmarshal([]byte(answer), &set); err != nil {
+		t.Fatal(err)
+	}
+	code, answer := s.ask(t, http.MethodGet, "/v1/operations/"+set.Operation.ID+"?after=0&wait=10ms", nil)
+	if code != 200 || !strings.Contains(answer, `"running"`) {
+		t.Errorf("%d %s", code, answer)
+	}
+	if code, answer := s.ask(t, http.MethodGet, "/v1/operations/"+set.Operation.ID+"?wait=10", nil); code != 400 || !strings.Contains(answer, "wait") {
+		t.Errorf("%d %s", code, answer)
+	}
+}
