@@ -1,0 +1,143 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"syscall"
+)
+
+// The load and the replica speak HTTP/1.1 over blocking sockets, one thread for each connection:
+// two system calls per message and next to no work between, so that what is measured is what
+// stands between them.
+
+var (
+	errFraming = errors.New("the message has no Content-Length")
+	errEnded   = errors.New("the connection ended within a message")
+)
+
+// messageEnd is the length of the whole message at the start of b; 0 while more must be read.
+// Messages have a Content-Length: those in chunks are refused.
+func messageEnd(b []byte) (int, error) {
+	head := bytes.Index(b, []byte("\r\n\r\n"))
+	if head < 0 {
+		return 0, nil
+	}
+	length := field(b[:head+2], "content-length")
+	if length == nil {
+		return 0, errFraming
+	}
+	n, err := strconv.Atoi(string(length))
+	if err != nil || n < 0 {
+		return 0, errFraming
+	}
+	if whole := head + 4 + n; whole <= len(b) {
+		return whole, nil
+	}
+	return 0, nil
+}
+
+// field is the value of a field in a head whose lines all end; name is in lower case.
+func field(head []byte, name string) []byte {
+	for {
+		_, rest, ok := bytes.Cut(head, []byte("\r\n"))
+		if !ok || len(rest) == 0 {
+			return nil
+		}
+		head = rest
+		if len(head) > len(name) && head[len(name)] == ':' && bytes.EqualFold(head[:len(name)], []byte(name)) {
+			value, _, _ := bytes.Cut(head[len(name)+1:], []byte("\r\n"))
+			return bytes.TrimSpace(value)
+		}
+	}
+}
+
+// statusOf is the status of an answer; 0 when it has none.
+func statusOf(b []byte) int {
+	if len(b) < 12 || !bytes.HasPrefix(b, []byte("HTTP/1.1 ")) {
+		return 0
+	}
+	n, _ := strconv.Atoi(string(b[9:12]))
+	return n
+}
+
+// link is a blocking connection.
+type link struct {
+	file *os.File
+	fd   int
+	room []byte
+}
+
+// maxMessage is the longest message that a link reads.
+const maxMessage = 1 << 20
+
+// takeOver makes a blocking connection of one of the net package.
+func takeOver(c net.Conn) (*link, error) {
+	defer c.Close()
+	source, ok := c.(interface{ File() (*os.File, error) })
+	if !ok {
+		return nil, fmt.Errorf("%T has no file", c)
+	}
+	f, err := source.File()
+	if err != nil {
+		return nil, err
+	}
+	fd := int(f.Fd())
+	if err := syscall.SetNonblock(fd, false); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return &link{file: f, fd: fd, room: make([]byte, maxMessage)}, nil
+}
+
+func (l *link) close() { _ = l.file.Close() }
+
+func (l *link) write(b []byte) error {
+	for len(b) > 0 {
+		n, err := syscall.Write(l.fd, b)
+		switch {
+		case errors.Is(err, syscall.EINTR):
+		case err != nil:
+			return err
+		default:
+			b = b[n:]
+		}
+	}
+	return nil
+}
+
+// read reads one message; nil without an error is the end of the connection between two.
+func (l *link) read() ([]byte, error) {
+	for have := 0; ; {
+		n, err := syscall.Read(l.fd, l.room[have:])
+		switch {
+		case errors.Is(err, syscall.EINTR):
+			continue
+		case err != nil:
+			return nil, err
+		case n == 0 && have == 0:
+			return nil, nil
+		case n == 0:
+			return nil, errEnded
+		}
+		have += n
+		end, err := messageEnd(l.room[:have])
+		if err != nil {
+			return nil, err
+		}
+		if end > 0 {
+			return l.room[:end], nil // nobody sends two at a time
+		}
+	}
+}
+
+// requestText is a request with the fields that real clients send.
+func requestText(path, key string, body []byte) []byte {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "POST %s HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nUser-Agent: zarpa-bench\r\nAccept: */*\r\nAccept-Encoding: gzip, deflate\r\n", path)
+	fmt.Fprintf(&b, "Content-Type: application/json\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n", key, len(body))
+	b.Write(body)
+	return b.Bytes()
+}
