@@ -95,6 +95,26 @@ func (c *cli) connect() (*client.Client, error) {
 	return client.New(client.Options{Server: server, Token: token, HTTP: transport})
 }
 
+// predictor is an HTTP client for the gateway of the server that connect speaks to.
+func (c *cli) predictor() (*http.Client, error) {
+	if c.server != "" || c.getenv("ZARPA_SERVER") != "" {
+		return &http.Client{}, nil
+	}
+	dir, err := c.dataDir()
+	if err != nil {
+		return nil, err
+	}
+	info, err := readServerInfo(dir)
+	if err != nil {
+		return nil, err
+	}
+	hc, err := trusting(info.CA)
+	if hc == nil {
+		hc = &http.Client{}
+	}
+	return hc, err
+}
+
 // trusting is an HTTP client that believes a server's own certificate; nil, the usual client, for
 // an empty file name.
 func trusting(file string) (*http.Client, error) {

@@ -78,7 +78,11 @@ func (c *cli) invoke(cmd *cobra.Command, name, path string, body []byte) error {
 		}
 		req.Header.Set("Authorization", "Bearer "+keys.Primary)
 	}
-	resp, err := (&http.Client{}).Do(req) // bounded by the endpoint's own time limit
+	gateway, err := c.predictor()
+	if err != nil {
+		return err
+	}
+	resp, err := gateway.Do(req) // bounded by the endpoint's own time limit
 	if err != nil {
 		return zarpa.Errorf(zarpa.Unavailable, "cannot reach the gateway at %s", url).
 			WithHint("zarpa endpoint show %s shows what runs", name).Because(err)

@@ -40,6 +40,7 @@ import (
 // upFlags are the flags of up.
 type upFlags struct {
 	api, gateway, onExit string
+	gatewayURL           string
 	cert, key            string
 	insecure             bool
 	logLevel             string
@@ -65,6 +66,7 @@ over. Everything is kept in the data directory.`,
 	fl := cmd.Flags()
 	fl.StringVar(&f.api, "api", "127.0.0.1:7070", "address of the control API; port 0 takes a free one")
 	fl.StringVar(&f.gateway, "gateway", "127.0.0.1:8080", "address that takes predictions; port 0 takes a free one")
+	fl.StringVar(&f.gatewayURL, "gateway-url", "", "URL under which clients reach the gateway; else made from its address")
 	fl.StringVar(&f.onExit, "on-exit", "stop", "what happens to gateway and replicas at the end: stop or leave")
 	fl.StringVar(&f.cert, "tls-cert", "", "certificate file (PEM) of both addresses; with --tls-key")
 	fl.StringVar(&f.key, "tls-key", "", "key file (PEM)")
@@ -294,8 +296,23 @@ func (p *plane) close() error {
 	return errors.Join(errs...)
 }
 
-func (p *plane) apiURL() string     { return p.scheme + "://" + p.listener.Addr().String() }
-func (p *plane) gatewayURL() string { return p.scheme + "://" + p.keeper.address }
+func (p *plane) apiURL() string { return p.scheme + "://" + reachable(p.listener.Addr().String()) }
+
+func (p *plane) gatewayURL() string {
+	if p.flags.gatewayURL != "" {
+		return strings.TrimRight(p.flags.gatewayURL, "/")
+	}
+	return p.scheme + "://" + reachable(p.keeper.address)
+}
+
+// reachable is an address that a client on this machine can use where a server listens on all.
+func reachable(addr string) string {
+	host, port, err := net.SplitHostPort(addr)
+	if ip := net.ParseIP(host); err == nil && ip != nil && ip.IsUnspecified() {
+		return net.JoinHostPort("127.0.0.1", port)
+	}
+	return addr
+}
 
 func (p *plane) writeServerInfo() error {
 	info := serverInfo{API: p.apiURL(), PID: os.Getpid()}
