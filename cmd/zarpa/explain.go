@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -29,15 +30,42 @@ func (c *cli) explainCommand() *cobra.Command {
 			if len(ops) == 0 {
 				return zarpa.Errorf(zarpa.NotFound, "endpoint %q has no operations", args[0]).WithHint("zarpa endpoint list shows the endpoints")
 			}
-			return c.show(ops, func(w io.Writer) {
-				for i, op := range ops {
-					if i > 0 {
-						row(w)
-					}
-					operationTable(w, op, time.Now())
-				}
-			})
+			e := explanation{Endpoint: args[0], Operations: ops}
+			report, err := api.GetEndpoint(cmd.Context(), args[0])
+			if err != nil && !errors.Is(err, zarpa.ErrNotFound) {
+				return err // an endpoint that was deleted still has its operations
+			}
+			e.Deployments = report.Deployments
+			return c.show(e, func(w io.Writer) { e.table(w, time.Now()) })
 		},
+	}
+}
+
+// explanation is what explain knows of an endpoint.
+type explanation struct {
+	Endpoint    string            `json:"endpoint"`
+	Operations  []zarpa.Operation `json:"operations"`
+	Deployments []zarpa.Observed  `json:"deployments,omitempty"`
+}
+
+func (e explanation) table(w io.Writer, now time.Time) {
+	for i, op := range e.Operations {
+		if i > 0 {
+			row(w)
+		}
+		operationTable(w, op, now)
+	}
+	for _, o := range e.Deployments {
+		for _, rep := range o.Status.Replicas {
+			if rep.Last == nil {
+				continue
+			}
+			fmt.Fprintf(w, "\nReplica %s (%s) is %s; its last run ended %s ago: %s\n", rep.ID, o.Deployment, rep.Phase, ago(rep.Last.At, now), rep.Last.Reason)
+			for _, line := range rep.Last.Log {
+				fmt.Fprintf(w, "    | %s\n", line)
+			}
+			fmt.Fprintf(w, "  → zarpa logs %s --previous shows all of it\n", e.Endpoint)
+		}
 	}
 }
 
