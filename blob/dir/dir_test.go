@@ -112,7 +112,7 @@ func TestPutHealsATruncatedFile(t *testing.T) {
 	digest := put(t, b, "hello")
 	hex := strings.TrimPrefix(digest, "sha256:")
 	path := filepath.Join(root, "sha256", hex[:2], hex[2:])
-	if err := os.Truncate(path, 2); err != nil {
+	if err := errors.Join(os.Chmod(path, 0o600), os.Truncate(path, 2)); err != nil { // kept read-only
 		t.Fatal(err)
 	}
 	put(t, b, "hello")
