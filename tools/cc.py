@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Prints a C compiler for cgo: cc.py [--release ARCH]
 
-CC when it is set, else cc, gcc or clang when one of them makes a program, else zig from its
+CC when it is set, else gcc, cc or clang when one of them makes a program, else zig from its
 pinned wheel. With --release it is always zig, for the architecture that is named (amd64 or
 arm64) and an old glibc, so that the result runs on most systems.
 """
@@ -46,7 +46,7 @@ def system():
         if not works(shlex.split(wanted)):
             raise wheels.Failed(f"CC={wanted} makes no program; unset CC to use another")
         return wanted
-    for name in ("cc", "gcc", "clang"):
+    for name in ("gcc", "cc", "clang"):  # gcc is what go itself takes
         if shutil.which(name) and works([name]):
             return name
     return None
