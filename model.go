@@ -49,10 +49,12 @@ type File struct {
 // ValidatePath checks a file's path within a content: relative, clean, slash-separated, without
 // "..", control characters or back-slashes, at most 512 bytes.
 func ValidatePath(p string) error {
-	bad := p == "" || len(p) > 512 || path.IsAbs(p) || path.Clean(p) != p || p == "." || p == ".." ||
-		strings.HasPrefix(p, "../") || strings.ContainsFunc(p, func(r rune) bool { return r == '\\' || unicode.IsControl(r) })
-	if bad {
-		return Errorf(Invalid, "file path %.80q: not a clean relative path", p).WithHint("use paths inside the model's own folder, without '..'")
+	const hint = "use paths inside the model's own folder, without '..'"
+	if strings.ContainsFunc(p, func(r rune) bool { return r == '\\' || unicode.IsControl(r) }) {
+		return Errorf(Invalid, "file path %.80q: a control character or a back-slash", p).WithHint(hint)
+	}
+	if p == "" || len(p) > 512 || path.IsAbs(p) || path.Clean(p) != p || p == "." || p == ".." || strings.HasPrefix(p, "../") {
+		return Errorf(Invalid, "file path %.80q: not a clean relative path", p).WithHint(hint)
 	}
 	return nil
 }
