@@ -51,7 +51,7 @@ type File struct {
 func ValidatePath(p string) error {
 	const hint = "use paths inside the model's own folder, without '..'"
 	if strings.ContainsFunc(p, func(r rune) bool { return r == '\\' || unicode.IsControl(r) }) {
-		return Errorf(Invalid, "file path %.80q: a control character or a back-slash", p).WithHint(hint)
+		return Errorf(Invalid, "file path %.80q: not a clean relative path: a control character or a back-slash in it", p).WithHint(hint)
 	}
 	if p == "" || len(p) > 512 || path.IsAbs(p) || path.Clean(p) != p || p == "." || p == ".." || strings.HasPrefix(p, "../") {
 		return Errorf(Invalid, "file path %.80q: not a clean relative path", p).WithHint(hint)
