@@ -177,3 +177,20 @@ func FuzzParseMounts(f *testing.F) {
 		}
 	})
 }
+
+func TestSweepRemovesWhatAKillLeft(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for _, name := range []string{".tmp-1234", ".tmp-5", "run.json", "tmp-kept"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("{"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := SweepFiles(dir, filepath.Join(dir, "nowhere")); err != nil {
+		t.Fatal(err)
+	}
+	left, err := filepath.Glob(filepath.Join(dir, "*"))
+	if hidden, _ := filepath.Glob(filepath.Join(dir, ".*")); err != nil || len(left) != 2 || len(hidden) != 0 {
+		t.Errorf("left %v and %v, %v", left, hidden, err)
+	}
+}

@@ -75,10 +75,30 @@ func removeRecord(dir string) error {
 	return err
 }
 
+// temporary is the pattern of the names of files on their way in.
+const temporary = ".tmp-*"
+
+// SweepFiles removes what [WriteFile] left in directories when its process was killed within it.
+// Nobody may write there meanwhile: the caller holds the lock of the data directory they are in.
+func SweepFiles(dirs ...string) error {
+	for _, dir := range dirs {
+		left, err := fs.Glob(os.DirFS(dir), temporary)
+		if err != nil {
+			return fmt.Errorf("sweep %s: %w", dir, err)
+		}
+		for _, name := range left {
+			if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("sweep %s: %w", dir, err)
+			}
+		}
+	}
+	return nil
+}
+
 // WriteFile replaces a file so that a crash leaves the old content or the new, readable by the
 // owner alone.
 func WriteFile(path string, b []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-*")
+	f, err := os.CreateTemp(filepath.Dir(path), temporary)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", filepath.Base(path), err)
 	}

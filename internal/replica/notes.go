@@ -59,7 +59,7 @@ func (n notes) open() error {
 			return fmt.Errorf("make the state directory: %w", err)
 		}
 	}
-	return nil
+	return child.SweepFiles(n.wishes())
 }
 
 func (n notes) wishes() string   { return filepath.Join(n.dir, "deployments") }
@@ -134,13 +134,13 @@ func (n notes) load() ([]wish, []note, error) {
 		return nil, nil, nil
 	}
 	var wishes []wish
-	paths, err := filepath.Glob(filepath.Join(n.wishes(), "*.json"))
+	names, err := fs.Glob(os.DirFS(n.wishes()), "*.json")
 	if err != nil {
 		return nil, nil, err
 	}
-	for _, path := range paths {
+	for _, name := range names {
 		var w wish
-		if err := read(path, &w, &w.Version); err != nil {
+		if err := read(filepath.Join(n.wishes(), name), &w, &w.Version); err != nil {
 			return nil, nil, err
 		}
 		wishes = append(wishes, w)
@@ -151,6 +151,9 @@ func (n notes) load() ([]wish, []note, error) {
 	}
 	var replicas []note
 	for _, e := range entries {
+		if err := child.SweepFiles(n.replicaDir(e.Name())); err != nil {
+			return nil, nil, err
+		}
 		var v note
 		err := read(filepath.Join(n.replicas(), e.Name(), "replica.json"), &v, &v.Version)
 		switch {

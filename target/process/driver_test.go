@@ -247,6 +247,21 @@ func TestReplicaGetsNoSecretOfItsParent(t *testing.T) {
 	}
 }
 
+func TestAnotherDriverTakesOverWhateverTheDirectoryIsCalled(t *testing.T) {
+	t.Parallel()
+	o := options(filepath.Join(t.TempDir(), "a [b] *?"))
+	first := open(t, o)
+	h := apply(t, first, deployment("named", "blue"))
+	pid := await(t, first, h, isReady).Replicas[0].PID
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s, err := open(t, o).Observe(t.Context(), h)
+	if err != nil || !isReady(s) || s.Replicas[0].PID != pid {
+		t.Errorf("after a restart: %+v, %v; want it ready as process %d", s, err, pid)
+	}
+}
+
 func TestStubbornReplicaIsKilled(t *testing.T) {
 	t.Parallel()
 	d := open(t, options(t.TempDir()))
