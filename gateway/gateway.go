@@ -145,7 +145,11 @@ func (g *Gateway) SetRoutes(ctx context.Context, r zarpa.Routes) error {
 }
 
 // Restore brings the routes of the RoutesFile into use; that there are none yet is no error.
+// It comes before the first SetRoutes, and removes what a kill within one left beside the file.
 func (g *Gateway) Restore(ctx context.Context) error {
+	if err := sweepRoutes(g.routesFile); err != nil {
+		g.log.LogAttrs(ctx, slog.LevelWarn, "files of an interrupted write stay", slog.Any("error", err))
+	}
 	r, err := LoadRoutes(g.routesFile)
 	if err != nil || ctx.Err() != nil {
 		return err

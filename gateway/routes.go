@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/zarpa-dev/zarpa"
 )
@@ -28,6 +29,30 @@ func LoadRoutes(file string) (zarpa.Routes, error) {
 	return r, nil
 }
 
+// sweepRoutes removes what [SaveRoutes] left when its process was killed within it. Nobody may be
+// writing the file meanwhile.
+func sweepRoutes(file string) error {
+	if file == "" {
+		return nil
+	}
+	dir, base := filepath.Split(file)
+	entries, err := os.ReadDir(filepath.Clean(dir))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), base+".") && strings.HasSuffix(e.Name(), temporary) {
+			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// temporary ends the names of files on their way in.
+const temporary = ".tmp"
+
 // SaveRoutes replaces file as one step: after a crash at any point it holds the old routes or the
 // new ones, whole. Mode 0600, though it holds digests of keys only.
 func SaveRoutes(file string, r zarpa.Routes) (err error) {
@@ -36,7 +61,7 @@ func SaveRoutes(file string, r zarpa.Routes) (err error) {
 		return zarpa.Errorf(zarpa.Internal, "write routes: %w", err)
 	}
 	dir := filepath.Dir(file)
-	tmp, err := os.CreateTemp(dir, filepath.Base(file)+".*.tmp")
+	tmp, err := os.CreateTemp(dir, filepath.Base(file)+".*"+temporary)
 	if err != nil {
 		return zarpa.Errorf(zarpa.Unavailable, "write routes: %w", err)
 	}

@@ -64,9 +64,16 @@ func TestControlSocketTakesAndKeepsRoutes(t *testing.T) {
 	if err := c.SetRoutes(context.Background(), want); zarpa.AsError(err).Code != zarpa.Unavailable {
 		t.Errorf("no gateway: %v", err)
 	}
+	half := options.RoutesFile + ".123.tmp" // of a gateway that was killed
+	if err := os.WriteFile(half, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	again := gateway.New(options)
 	if err := again.Restore(context.Background()); err != nil || again.Routes().Revision != 4 {
 		t.Errorf("restored %+v %v", again.Routes(), err)
+	}
+	if _, err := os.Stat(half); err == nil {
+		t.Error("a file that was half written stays")
 	}
 }
 

@@ -66,6 +66,9 @@ func newKeeper(dir, executable string, want gatewayWant, log *slog.Logger) (*kee
 	if err := os.MkdirAll(filepath.Join(dir, "run"), 0o700); err != nil {
 		return nil, dataError(dir, err)
 	}
+	if err := child.SweepFiles(dir, filepath.Join(dir, "run")); err != nil {
+		return nil, dataError(dir, err)
+	}
 	sockets, err := child.SocketDir(dir, len("gateway.sock"))
 	if err != nil {
 		return nil, dataError(dir, err)

@@ -136,6 +136,9 @@ func (p *plane) open(ctx context.Context) (err error) {
 	if p.lock, err = lockDir(p.data); err != nil {
 		return err
 	}
+	if err := child.SweepFiles(p.data); err != nil {
+		return dataError(p.data, err)
+	}
 	if p.store, err = sqlite.Open(ctx, filepath.Join(p.data, "zarpa.db")); err != nil {
 		return err
 	}
