@@ -37,6 +37,8 @@ const (
 	resync = 5 * time.Second
 	// retryPublish is how soon routes are sent again to a gateway that could not be reached.
 	retryPublish = 200 * time.Millisecond
+	// retryStep is how soon a step that failed is tried again.
+	retryStep = time.Second
 	// parallel is how many endpoints are stepped at a time.
 	parallel = 8
 	// keepOperations is how many ended operations each endpoint keeps.
@@ -50,10 +52,11 @@ type Reconciler struct {
 	routes *routeTable
 
 	mu      sync.Mutex
-	pending map[string]bool // endpoints to step
-	busy    map[string]bool // endpoints being stepped
-	wake    chan struct{}   // holds one token when pending grew
-	changed chan struct{}   // closed and replaced when an operation changed
+	pending map[string]bool   // endpoints to step
+	busy    map[string]bool   // endpoints being stepped
+	told    map[string]string // what was logged last of each endpoint's way
+	wake    chan struct{}     // holds one token when pending grew
+	changed chan struct{}     // closed and replaced when an operation changed
 }
 
 // New makes a Reconciler that does nothing until Run.
@@ -63,7 +66,7 @@ func New(o Options) *Reconciler {
 	}
 	r := &Reconciler{
 		o: o, routes: newRouteTable(o.Router, o.Now),
-		pending: map[string]bool{}, busy: map[string]bool{},
+		pending: map[string]bool{}, busy: map[string]bool{}, told: map[string]string{},
 		wake: make(chan struct{}, 1), changed: make(chan struct{}),
 	}
 	for _, d := range o.Drivers {
@@ -154,9 +157,9 @@ func (r *Reconciler) take() []string {
 // run steps one endpoint and gives it free again; what was asked for meanwhile is done next.
 func (r *Reconciler) run(ctx context.Context, name string) {
 	again, err := r.Step(ctx, name)
-	if err != nil && ctx.Err() == nil {
-		r.o.Log.Error("reconcile", "endpoint", name, "error", cause(err))
-		again = time.Second
+	r.tell(ctx, name, err)
+	if err != nil {
+		again = retryStep
 	}
 	r.mu.Lock()
 	delete(r.busy, name)
@@ -167,6 +170,25 @@ func (r *Reconciler) run(ctx context.Context, name string) {
 		r.Wake(name)
 	case again > 0:
 		time.AfterFunc(again, func() { r.Wake(name) })
+	}
+}
+
+// tell logs what is in an endpoint's way once, and not at every try.
+func (r *Reconciler) tell(ctx context.Context, name string, err error) {
+	text := ""
+	if err != nil && ctx.Err() == nil {
+		text = cause(err).Error()
+	}
+	r.mu.Lock()
+	told := r.told[name]
+	if text == "" {
+		delete(r.told, name)
+	} else {
+		r.told[name] = text
+	}
+	r.mu.Unlock()
+	if text != "" && text != told {
+		r.o.Log.Error("reconcile", "endpoint", name, "error", text)
 	}
 }
 
