@@ -56,12 +56,11 @@ func generate(ctx context.Context, spec loadSpec) (loadResult, error) {
 		if err != nil {
 			return loadResult{}, err
 		}
-		l, err := takeOver(c)
-		if err != nil {
-			return loadResult{}, err
-		}
-		room := 1 << 20
+		l, room := polled(c), 1<<18
 		if spec.Rate > 0 {
+			if l, err = blocking(c); err != nil {
+				return loadResult{}, err
+			}
 			room = int(spec.Rate*spec.Duration.Seconds())/spec.Clients + 16
 		}
 		senders[i] = &sender{spec: spec, index: i, link: l, latencies: make([]time.Duration, 0, room)}
@@ -80,9 +79,11 @@ func generate(ctx context.Context, spec loadSpec) (loadResult, error) {
 }
 
 func (s *sender) run() {
-	runtime.LockOSThread() // and the thread ends with it
-	defer s.link.close()
-	sharpenTimers()
+	defer s.link.Close()
+	if s.spec.Rate > 0 {
+		runtime.LockOSThread() // and the thread ends with it
+		sharpenTimers()
+	}
 	from, until := s.start.Add(s.spec.Warm), s.start.Add(s.spec.Warm+s.spec.Duration)
 	gap := time.Duration(0)
 	if s.spec.Rate > 0 {
@@ -110,15 +111,13 @@ func (s *sender) run() {
 }
 
 func (s *sender) once() error {
-	if err := s.link.write(s.spec.Request); err != nil {
+	if _, err := s.link.Write(s.spec.Request); err != nil {
 		return err
 	}
 	answer, err := s.link.read()
 	switch {
 	case err != nil:
 		return err
-	case answer == nil:
-		return errEnded
 	case statusOf(answer) != 200:
 		return fmt.Errorf("answer: %.300s", answer)
 	}

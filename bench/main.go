@@ -2,7 +2,7 @@
 // plain reverse proxy, the scoring server beside a bare handler and a raw loop, the time from a
 // model file to the first answer, and memory. It writes RESULTS.md.
 //
-//	go run ./bench            everything; about eight minutes
+//	go run ./bench            everything; about six minutes
 //	go run ./bench -quick     a smoke test of half a minute; its figures mean little
 //	go run ./bench -only a,c  some of the parts
 //
@@ -69,7 +69,7 @@ type scale struct {
 }
 
 func (s settings) scale() scale {
-	sc := scale{rounds: 7, open: 3 * time.Second, closed: 3 * time.Second, deploys: 10, idle: 10 * time.Second}
+	sc := scale{rounds: 7, open: 2 * time.Second, closed: 2 * time.Second, deploys: 10, idle: 10 * time.Second}
 	if s.quick {
 		sc = scale{rounds: 1, open: 500 * time.Millisecond, closed: 500 * time.Millisecond, deploys: 2, idle: time.Second, commands: " -quick"}
 	}

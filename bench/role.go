@@ -31,7 +31,11 @@ func (p program) play(ctx context.Context, role string) error {
 		if err := settings.Decode(&spec); err != nil {
 			return err
 		}
-		threads(spec.Clients)
+		one := 1
+		if spec.Rate > 0 {
+			one = spec.Clients + 2
+		}
+		threads(one)
 		return answer(generate(ctx, spec))
 	case "raw":
 		var spec modelSpec
@@ -50,8 +54,15 @@ func (p program) play(ctx context.Context, role string) error {
 		if err := settings.Decode(&spec); err != nil {
 			return err
 		}
-		threads(replicaConnections / 16)
+		threads(1)
 		return serveReplica(ctx, spec)
+	case "copy":
+		var spec proxySpec
+		if err := settings.Decode(&spec); err != nil {
+			return err
+		}
+		threads(4 * hopClients)
+		return serveCopy(ctx, spec)
 	case "proxy":
 		var spec proxySpec
 		if err := settings.Decode(&spec); err != nil {
@@ -62,10 +73,10 @@ func (p program) play(ctx context.Context, role string) error {
 	return fmt.Errorf("role %q: not known", role)
 }
 
-// threads prepares a role whose connections have threads of their own: as many of them may run at a
-// time, and nothing is collected, since next to nothing is allocated.
+// threads prepares a role that allocates next to nothing: n of its threads run at a time, and
+// nothing is collected.
 func threads(n int) {
-	runtime.GOMAXPROCS(n + 2)
+	runtime.GOMAXPROCS(n)
 	debug.SetGCPercent(-1)
 }
 
@@ -75,16 +86,22 @@ type replicaSpec struct {
 	Answer    string // the body
 }
 
-// replicaConnections bounds the replica's connections, each of which has a thread.
-const replicaConnections = 512
+// maxConnections bounds the connections of a role.
+const maxConnections = 512
 
-// serveReplica answers every request with the same bytes, from blocking threads.
+// serveReplica answers every request with the same bytes.
 func serveReplica(ctx context.Context, spec replicaSpec) error {
 	answer := fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nDate: Mon, 01 Jan 2024 00:00:00 GMT\r\n"+
 		"X-Ms-Run-Function-Failed: False\r\nContent-Length: %d\r\n\r\n%s", len(spec.Answer), spec.Answer)
+	return eachConnection(ctx, spec.Addresses, func(c net.Conn) { answerAll(c, answer) })
+}
+
+// eachConnection listens until ctx ends and serves connections, each in a goroutine that ends with
+// its connection or with the process.
+func eachConnection(ctx context.Context, addresses []string, serve func(net.Conn)) error {
 	var wg sync.WaitGroup
-	room := make(chan struct{}, replicaConnections)
-	for _, address := range spec.Addresses {
+	room := make(chan struct{}, maxConnections)
+	for _, address := range addresses {
 		network, where := splitAddress(address)
 		ln, err := new(net.ListenConfig).Listen(ctx, network, where)
 		if err != nil {
@@ -99,9 +116,9 @@ func serveReplica(ctx context.Context, spec replicaSpec) error {
 					return // closed, at the end
 				}
 				room <- struct{}{}
-				go func() { // ends with its connection or the process
+				go func() {
 					defer func() { <-room }()
-					answerAll(c, answer)
+					serve(c)
 				}()
 			}
 		})
@@ -111,15 +128,13 @@ func serveReplica(ctx context.Context, spec replicaSpec) error {
 }
 
 func answerAll(c net.Conn, answer []byte) {
-	runtime.LockOSThread()
-	l, err := takeOver(c)
-	if err != nil {
-		return
-	}
-	defer l.close()
+	l := polled(c)
+	defer l.Close()
 	for {
-		request, err := l.read()
-		if err != nil || request == nil || l.write(answer) != nil {
+		if _, err := l.read(); err != nil {
+			return
+		}
+		if _, err := l.Write(answer); err != nil {
 			return
 		}
 	}
@@ -129,6 +144,44 @@ func answerAll(c net.Conn, answer []byte) {
 type proxySpec struct {
 	Listen   string
 	Upstream string // unix:PATH
+}
+
+// serveCopy carries messages to the replica and back without looking at more than their length,
+// from one blocking thread for each connection: no hop between two processes costs less.
+func serveCopy(ctx context.Context, spec proxySpec) error {
+	return eachConnection(ctx, []string{spec.Listen}, func(c net.Conn) {
+		upstream, err := dial(ctx, spec.Upstream)
+		if err != nil {
+			_ = c.Close()
+			return
+		}
+		from, err := blocking(c)
+		if err != nil {
+			_ = upstream.Close()
+			return
+		}
+		defer from.Close()
+		to, err := blocking(upstream)
+		if err != nil {
+			return
+		}
+		defer to.Close()
+		runtime.LockOSThread()
+		for err == nil {
+			if err = carry(from, to); err == nil {
+				err = carry(to, from)
+			}
+		}
+	})
+}
+
+// carry brings one message from one connection to another.
+func carry(from, to *link) error {
+	message, err := from.read()
+	if err == nil {
+		_, err = to.Write(message)
+	}
+	return err
 }
 
 // buffers lets the reverse proxy use its copy buffers again: without, it allocates 32 KiB for
