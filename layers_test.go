@@ -15,7 +15,6 @@ const module = "github.com/zarpa-dev/zarpa"
 // A folder's tests may use the suites and the implementations they need: only the arrows of the
 // code itself are guarded.
 var allowed = map[string][]string{
-
 	"api":       {"modelfile", "bundle", "target"}, // handlers read model files and wake the reconciler
 	"cmd/zarpa": {"*"},                             // the only place that knows all
 	"bench":     {"*"},                             // measures everything

@@ -78,8 +78,8 @@ func TestSchemasAreTheNouns(t *testing.T) {
 
 // jsonFields are the names that encoding/json gives a struct's fields, and those always written.
 func jsonFields(t reflect.Type) (all, always []string) {
-	for i := range t.NumField() {
-		name, options, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
+	for field := range t.Fields() {
+		name, options, _ := strings.Cut(field.Tag.Get("json"), ",")
 		if name == "-" {
 			continue
 		}

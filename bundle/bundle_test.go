@@ -111,7 +111,7 @@ func TestContentIsTheSameHoweverTheTarWasMade(t *testing.T) {
 		t.Fatalf("%+v\n%+v", one, two)
 	}
 	r := must[io.ReadSeekCloser](t)(b.Open(t.Context(), one.Digest))
-	defer r.Close() //nolint:errcheck // it was only read
+	defer r.Close()
 	want := "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb 1 a\n" +
 		"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 0 a b\n" +
 		"355b1bbfc96725cdce8f4a2708fda310a80e6d13315aec4e5eed2a75fe8032ce 2 b/c\n"
@@ -215,7 +215,7 @@ func TestContentFSIsAFileSystem(t *testing.T) {
 				t.Fatal(err)
 			}
 			f := must[fs.File](t)(fsys.Open("model.onnx"))
-			defer f.Close() //nolint:errcheck // it was only read
+			defer f.Close()
 			part := make([]byte, 3)
 			if _, err := f.(io.Seeker).Seek(1, io.SeekStart); err != nil {
 				t.Fatal(err)
@@ -360,7 +360,7 @@ func TestReadBundleTarRefusesWhatItDoesNotName(t *testing.T) {
 	b := blobs(t)
 	digest := must[string](t)(bundle.Build(t.Context(), b, sample(t, b)))
 	r := must[io.ReadSeekCloser](t)(b.Open(t.Context(), digest))
-	defer r.Close() //nolint:errcheck // it was only read
+	defer r.Close()
 	d := file("bundle.json", string(must[[]byte](t)(io.ReadAll(r))))
 	iris := file("models/iris/10/iris.onnx", "iris")
 	rose := []entry{file("models/rose/2/data/empty", ""), file("models/rose/2/data/weights.bin", strings.Repeat("w", 5000)), file("models/rose/2/model.onnx", "rose")}

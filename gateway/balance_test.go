@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -138,7 +139,7 @@ func TestQueueIsFIFOAndBounded(t *testing.T) {
 	g := start(t, r)
 	var wg sync.WaitGroup
 	for i, line := range []string{"in_flight", "queue_length", "queue_length"} {
-		wg.Go(func() { g.do(context.Background(), call{body: fmt.Sprint(i)}) })
+		wg.Go(func() { g.do(context.Background(), call{body: strconv.Itoa(i)}) })
 		g.metric(t, fmt.Sprintf(`zarpa_gateway_%s{deployment="blue",endpoint="iris"} %d`, line, max(1, i)))
 	}
 	full := g.want(call{body: "x"}, 503, "Too many requests for endpoint iris (overloaded)")
@@ -147,7 +148,7 @@ func TestQueueIsFIFOAndBounded(t *testing.T) {
 	}
 	g.want(call{body: "x", path: "/v2/models/iris/infer"}, 503, `{"error":"Too many requests`)
 	for i := range 3 {
-		if got := <-h.arrived; got != fmt.Sprint(i) {
+		if got := <-h.arrived; got != strconv.Itoa(i) {
 			t.Errorf("request %s came as number %d", got, i)
 		}
 		h.letGo <- struct{}{}
@@ -211,8 +212,10 @@ func TestWaitersGetNewReplicasAtOnce(t *testing.T) {
 	g.metric(t, `zarpa_gateway_queue_length{deployment="blue",endpoint="iris"} 20`)
 	two := route()
 	two.Deployments[0].Weight = 50
-	two.Deployments = append(two.Deployments, zarpa.RouteDeployment{Name: "green", Weight: 50, MaxConcurrency: 1,
-		Replicas: []zarpa.RouteReplica{{ID: "g", Address: replica(t, echoPath)}}})
+	two.Deployments = append(two.Deployments, zarpa.RouteDeployment{
+		Name: "green", Weight: 50, MaxConcurrency: 1,
+		Replicas: []zarpa.RouteReplica{{ID: "g", Address: replica(t, echoPath)}},
+	})
 	g.set(two)
 	wg.Wait()
 	wg.Go(func() { g.want(call{header: http.Header{"Zarpa-Deployment": {"blue"}}}, 404, "does not exist") })
@@ -257,8 +260,10 @@ func TestWeightsAndHeadersChooseTheDeployment(t *testing.T) {
 	r := route()
 	r.Deployments = nil
 	for n, weight := range map[string]int{"blue": 75, "green": 25, "grey": 0} {
-		r.Deployments = append(r.Deployments, zarpa.RouteDeployment{Name: n, Weight: weight, MaxConcurrency: 4,
-			Replicas: []zarpa.RouteReplica{{ID: n, Address: replica(t, name(n))}}})
+		r.Deployments = append(r.Deployments, zarpa.RouteDeployment{
+			Name: n, Weight: weight, MaxConcurrency: 4,
+			Replicas: []zarpa.RouteReplica{{ID: n, Address: replica(t, name(n))}},
+		})
 	}
 	r.Deployments = append(r.Deployments, zarpa.RouteDeployment{Name: "unborn", Weight: 100, MaxConcurrency: 4})
 	g := start(t, r)

@@ -107,7 +107,7 @@ func (c *ControlClient) do(ctx context.Context, method, path string, body io.Rea
 		}
 		return zarpa.Errorf(zarpa.Unavailable, "the gateway cannot be reached").Because(err)
 	}
-	defer res.Body.Close() //nolint:errcheck // read only
+	defer res.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(res.Body, maxRoutes))
 	if err != nil {
 		return zarpa.Errorf(zarpa.Unavailable, "the gateway's answer broke off").Because(err)

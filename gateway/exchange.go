@@ -139,7 +139,7 @@ func (ex *exchange) receive() *zarpa.Error {
 func (ex *exchange) atEnd() bool {
 	var one [1]byte
 	n, err := ex.r.Body.Read(one[:])
-	return n == 0 && err == io.EOF //nolint:errorlint // the end itself, not one that wraps it
+	return n == 0 && err == io.EOF
 }
 
 func (ex *exchange) tooLarge() *zarpa.Error {

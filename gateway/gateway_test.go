@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -148,9 +149,7 @@ func (g *running) do(ctx context.Context, c call) reply {
 	if err != nil {
 		return reply{err: err}
 	}
-	for k, v := range c.header {
-		req.Header[k] = v
-	}
+	maps.Copy(req.Header, c.header)
 	switch c.key {
 	case "":
 		req.Header.Set("Authorization", "Bearer "+key)

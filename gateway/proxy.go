@@ -105,8 +105,7 @@ func (ex *exchange) talk(c *conn, in *bufio.Reader) (outcome, error) {
 		if broken := ex.broken(); broken != nil {
 			return answered, broken
 		}
-		var clientSide *zarpa.Error
-		if errors.As(err, &clientSide) {
+		if clientSide, ok := errors.AsType[*zarpa.Error](err); ok {
 			return answered, clientSide
 		}
 		if sent == 0 && !ex.more {
@@ -217,7 +216,7 @@ func (ex *exchange) stream(write func([]byte) error) error {
 				return err
 			}
 		}
-		if err == io.EOF { //nolint:errorlint // the end itself, not one that wraps it
+		if err == io.EOF {
 			return nil
 		}
 		if err != nil {

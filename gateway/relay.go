@@ -136,7 +136,7 @@ func (ex *exchange) relayStream(in *bufio.Reader) error {
 				}
 			}
 		}
-		if err == io.EOF { //nolint:errorlint // the end itself, not one that wraps it
+		if err == io.EOF {
 			break
 		}
 		if err != nil {

@@ -178,7 +178,7 @@ func TestServesTLS(t *testing.T) {
 		roots.AddCert(s.Certificate())
 		c := &http.Client{Transport: &http.Transport{ForceAttemptHTTP2: two, TLSClientConfig: &tls.Config{RootCAs: roots}}}
 		for _, size := range []int{3, 200_000} {
-			req, _ := http.NewRequestWithContext(ctx, "POST", "https://"+l.Public[0].Addr().String()+"/endpoints/iris/score", strings.NewReader(strings.Repeat("x", size)))
+			req, _ := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+l.Public[0].Addr().String()+"/endpoints/iris/score", strings.NewReader(strings.Repeat("x", size)))
 			req.Header.Set("Authorization", "Bearer "+key)
 			res, err := c.Do(req)
 			if err != nil {

@@ -129,7 +129,7 @@ func (d dialer) dial(ctx context.Context, p *connPool, deadline time.Time) (*con
 	}
 	c.probe = func(fd uintptr) bool {
 		_, err := syscall.Read(int(fd), c.one[:])
-		c.healthy = err == syscall.EAGAIN //nolint:errorlint // an errno itself
+		c.healthy = err == syscall.EAGAIN
 		return true
 	}
 	return c, nil

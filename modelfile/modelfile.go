@@ -114,8 +114,7 @@ func mainFile(fsys fs.FS) (string, error) {
 		return nil
 	})
 	if err != nil {
-		var known *zarpa.Error
-		if errors.As(err, &known) {
+		if _, ok := errors.AsType[*zarpa.Error](err); ok {
 			return "", err
 		}
 		return "", zarpa.Errorf(zarpa.Invalid, "the model's folder cannot be read").Because(err)

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/zarpa-dev/zarpa"
@@ -82,7 +83,7 @@ func (c *call) finish() error {
 				return inside(info.Name, err)
 			}
 		}
-		shape, ok := fit(v.Builder.Shape(), v.rows > 0, info)
+		shape, ok := fit(v.Shape(), v.rows > 0, info)
 		if !ok {
 			return inside(info.Name, misfit(shape, info))
 		}
@@ -201,10 +202,8 @@ func (c *call) want(name []byte) error {
 		return unknown("output", name, names(c.model.sig.Outputs))
 	}
 	known := c.model.sig.Outputs[i].Name
-	for _, w := range c.wanted {
-		if w == known {
-			return twice("output", name)
-		}
+	if slices.Contains(c.wanted, known) {
+		return twice("output", name)
 	}
 	c.wanted = append(c.wanted, known)
 	return nil

@@ -208,7 +208,7 @@ func (c *call) take(t *tensor) error {
 		}
 		c.dec.Seek(behind)
 	}
-	nested := v.Builder.Shape()
+	nested := v.Shape()
 	if len(nested) > 1 && !slices.Equal(nested, shape) {
 		return zarpa.Errorf(zarpa.Invalid, "input %q: data nested as %v, its shape is %v", info.Name, nested, shape).
 			WithHint("nest the data in the shape, or send them flat")

@@ -259,7 +259,7 @@ func TestDrainsUnderLoad(t *testing.T) {
 		}
 	}
 	resp, err := http.ReadResponse(bufio.NewReader(probe), nil)
-	if err != nil || resp.StatusCode != 200 {
+	if err != nil || resp.StatusCode != http.StatusOK {
 		t.Errorf("%v %v", resp, err)
 	}
 	if err := <-served; err != nil {

@@ -2,7 +2,9 @@ package score
 
 import (
 	"encoding/json"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/zarpa-dev/zarpa"
@@ -84,9 +86,7 @@ func (d describer) paths(security []node) node {
 	kind := node{"type": "string", "enum": []string{"2", "2.0", "3", "3.0", "3.1"}, "default": "2"}
 	score := node{"operationId": "RunMLService", "description": "Run the model", "security": security, "responses": d.responses("ServiceOutput")}
 	if d.dialect == swagger2 {
-		for k, v := range kind {
-			version[k] = v
-		}
+		maps.Copy(version, kind)
 		score["parameters"] = []node{{"name": "serviceInputPayload", "in": "body", "required": true, "schema": d.ref("ServiceInput")}}
 	} else {
 		version["schema"] = kind
@@ -202,9 +202,9 @@ func valueSchema(v zarpa.ValueInfo) node {
 		return node{}
 	}
 	schema := elementSchema(v.Type)
-	for i := len(v.Shape) - 1; i >= 0; i-- {
+	for _, dim := range slices.Backward(v.Shape) {
 		schema = node{"type": "array", "items": schema}
-		if size := v.Shape[i].Size; size >= 0 {
+		if size := dim.Size; size >= 0 {
 			schema["minItems"], schema["maxItems"] = size, size
 		}
 	}
@@ -264,8 +264,8 @@ func sample(v zarpa.ValueInfo) any {
 		return nil
 	}
 	zero := map[any]any{"boolean": false, "string": "text", "number": 0.5, "integer": 1}[schema["type"]]
-	for i := len(shape) - 1; i >= 0; i-- {
-		row := make([]any, shape[i])
+	for _, s := range slices.Backward(shape) {
+		row := make([]any, s)
 		for j := range row {
 			row[j] = zero
 		}

@@ -121,7 +121,7 @@ func seeks(t *testing.T, b zarpa.Blobs) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.Close() //nolint:errcheck // it was only read
+	defer r.Close()
 	for _, c := range []struct {
 		offset int64
 		whence int
@@ -235,7 +235,7 @@ func deleteOpen(t *testing.T, b zarpa.Blobs) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.Close() //nolint:errcheck // it was only read
+	defer r.Close()
 	if err := b.Delete(t.Context(), digest); err != nil {
 		t.Fatal(err)
 	}

@@ -91,8 +91,7 @@ func load(t *testing.T, e zarpa.Engine, k Case) zarpa.Session {
 
 func wantCode(t *testing.T, err error, code zarpa.Code) {
 	t.Helper()
-	var e *zarpa.Error
-	if !errors.As(err, &e) {
+	if e, ok := errors.AsType[*zarpa.Error](err); !ok {
 		t.Errorf("got error %v, want a zarpa.Error of code %s", err, code)
 	} else if e.Code != code {
 		t.Errorf("got code %s (%v), want %s", e.Code, err, code)

@@ -171,7 +171,7 @@ func handOn(dir, controller string) string {
 	path := filepath.Join(dir, "cgroup.subtree_control")
 	b, err := os.ReadFile(path)
 	if err != nil {
-		return fmt.Sprintf("no permission to read %s", path)
+		return "no permission to read " + path
 	}
 	for _, c := range strings.Fields(string(b)) {
 		if c == controller {

@@ -44,8 +44,7 @@ func WithStatus(err *zarpa.Error, status int) error { return &statusError{err, s
 
 // Status is the HTTP status that answers err.
 func Status(err error) int {
-	var s *statusError
-	if errors.As(err, &s) {
+	if s, ok := errors.AsType[*statusError](err); ok {
 		return s.status
 	}
 	return zarpa.AsError(err).Code.HTTPStatus()

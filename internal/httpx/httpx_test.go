@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -84,9 +85,7 @@ func TestRequestIDTable(t *testing.T) {
 		var seen string
 		h := httpx.RequestID(httpx.Score, nil, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { seen = httpx.ID(r.Context()) }))
 		req := httptest.NewRequest(http.MethodGet, "/", nil)
-		for k, v := range c.sent {
-			req.Header[k] = v
-		}
+		maps.Copy(req.Header, c.sent)
 		req.Header.Set("TraceId", "T")
 		rec := httptest.NewRecorder()
 		h.ServeHTTP(rec, req)

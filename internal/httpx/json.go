@@ -47,16 +47,14 @@ func UnmarshalStrict(text []byte, v any) error {
 }
 
 func unmarshalError(err error, path string) error {
-	var wrong *json.UnmarshalTypeError
-	if errors.As(err, &wrong) {
+	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		field := join(path, wrong.Field)
 		if field == "" {
 			field = "request body"
 		}
 		return zarpa.Errorf(zarpa.Invalid, "%s: a JSON %s where %s is expected", field, wrong.Value, kindName(wrong.Type))
 	}
-	var e *zarpa.Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*zarpa.Error](err); ok {
 		c := *e
 		if path != "" && !strings.HasPrefix(c.Message, path) {
 			c.Message = path + ": " + c.Message

@@ -5,6 +5,7 @@ package inputs
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/zarpa-dev/zarpa"
@@ -251,7 +252,7 @@ func describe(v zarpa.ValueInfo) string {
 	for i, d := range v.Shape {
 		switch {
 		case d.Size >= 0:
-			dims[i] = fmt.Sprint(d.Size)
+			dims[i] = strconv.FormatInt(d.Size, 10)
 		case d.Name != "":
 			dims[i] = d.Name
 		default:

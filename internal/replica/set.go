@@ -212,9 +212,8 @@ func equal(a, b zarpa.Deployment) bool {
 }
 
 func unavailable(what string, err error) error {
-	var pe *fs.PathError
 	text := err.Error()
-	if errors.As(err, &pe) {
+	if pe, ok := errors.AsType[*fs.PathError](err); ok {
 		text = pe.Err.Error()
 	}
 	return zarpa.Errorf(zarpa.Unavailable, "%s: %s", what, text).Because(err).

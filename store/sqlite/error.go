@@ -19,8 +19,7 @@ func explain(ctx context.Context, what string, err error) error {
 	if err == nil {
 		return nil
 	}
-	var known *zarpa.Error
-	if errors.As(err, &known) {
+	if _, ok := errors.AsType[*zarpa.Error](err); ok {
 		return err
 	}
 	if left := ctx.Err(); left != nil {

@@ -110,8 +110,7 @@ func unreachable(abs string, err error) error {
 
 // cause is what the system said, without the path, which stands in the message already.
 func cause(err error) error {
-	var p *fs.PathError
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
 		return p.Err
 	}
 	return err

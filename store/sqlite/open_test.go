@@ -200,7 +200,7 @@ func TestManyOpenAtOnceMigrateOnce(t *testing.T) {
 			t.Error(r.err)
 			continue
 		}
-		defer r.s.Close() //nolint:errcheck // the test is over
+		defer r.s.Close()
 	}
 }
 

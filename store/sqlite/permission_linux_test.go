@@ -20,7 +20,7 @@ func TestOpenSaysWhatMayNotBeWritten(t *testing.T) { //nolint:paralleltest // it
 		if err := syscall.Setfsuid(65534); err != nil {
 			t.Skipf("cannot give up root for files: %v", err)
 		}
-		defer syscall.Setfsuid(0) //nolint:errcheck // the thread ends
+		defer syscall.Setfsuid(0)
 	} else {
 		if err := os.Chmod(path, 0o400); err != nil {
 			t.Fatal(err)
@@ -28,7 +28,7 @@ func TestOpenSaysWhatMayNotBeWritten(t *testing.T) { //nolint:paralleltest // it
 		if err := os.Chmod(dir, 0o500); err != nil {
 			t.Fatal(err)
 		}
-		defer os.Chmod(dir, 0o700) //nolint:errcheck // for the removal
+		defer os.Chmod(dir, 0o700)
 	}
 	_, err := Open(t.Context(), filepath.Join(dir, "new.db"))
 	expectError(t, err, zarpa.Unavailable, "this user may write", dir)

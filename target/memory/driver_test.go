@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"testing"
 	"time"
@@ -60,9 +61,7 @@ func deployment(endpoint, name string) zarpa.Deployment {
 func change(name string) func(zarpa.Deployment) zarpa.Deployment {
 	return func(d zarpa.Deployment) zarpa.Deployment {
 		env := map[string]string{name: "yes"}
-		for k, v := range d.Spec.Env {
-			env[k] = v
-		}
+		maps.Copy(env, d.Spec.Env)
 		d.Spec.Env = env
 		return d
 	}

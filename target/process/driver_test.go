@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -87,9 +88,7 @@ func deployment(endpoint, name string) zarpa.Deployment {
 
 func with(d zarpa.Deployment, name, value string) zarpa.Deployment {
 	env := map[string]string{}
-	for k, v := range d.Spec.Env {
-		env[k] = v
-	}
+	maps.Copy(env, d.Spec.Env)
 	env[name] = value
 	d.Spec.Env = env
 	return d

@@ -97,6 +97,6 @@ func followsLogs(t *testing.T, g *ground) {
 		}
 	}
 	cancel()
-	for range lines { //nolint:revive // until the stream ends, as it must when ctx does
+	for range lines { // until the stream ends, as it must when ctx does
 	}
 }
