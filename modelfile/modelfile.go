@@ -55,7 +55,7 @@ func inspectFile(fsys fs.FS, name string) (Info, error) {
 	if err != nil {
 		return Info{}, zarpa.Errorf(zarpa.Invalid, "cannot be opened").Because(err)
 	}
-	defer f.Close()
+	defer f.Close() //nolint:errcheck // was only read
 	stat, err := f.Stat()
 	if err != nil {
 		return Info{}, zarpa.Errorf(zarpa.Invalid, "cannot be read").Because(err)

@@ -67,7 +67,7 @@ func (e *Engine) Load(ctx context.Context, dir string, opts zarpa.LoadOptions) (
 		case done <- loaded{s, err}:
 		case <-abandoned:
 			if s != nil {
-				s.Close()
+				s.Close() //nolint:errcheck // nobody waits for it any more
 			}
 		}
 	})
@@ -132,14 +132,14 @@ func load(lib *library, file string, threads int) (*session, error) {
 	if err != nil {
 		return nil, zarpa.Errorf(zarpa.Internal, "ONNX Runtime: session options: %w", err)
 	}
-	defer opts.Destroy()
+	defer opts.Destroy() //nolint:errcheck // frees memory; says nothing
 	native, err := ort.NewDynamicAdvancedSession(file, nil, nil, opts)
 	if err != nil {
 		return nil, loadError(lib, err)
 	}
 	s, err := newSession(lib, native)
 	if err != nil {
-		native.Destroy()
+		native.Destroy() //nolint:errcheck // the first error counts
 		return nil, err
 	}
 	return s, nil
@@ -163,7 +163,7 @@ func sessionOptions(threads int) (*ort.SessionOptions, error) {
 		func() error { return opts.AddSessionConfigEntry("session.intra_op.allow_spinning", "0") },
 	} {
 		if err := set(); err != nil {
-			opts.Destroy()
+			opts.Destroy() //nolint:errcheck // the first error counts
 			return nil, err
 		}
 	}

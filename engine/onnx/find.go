@@ -59,7 +59,7 @@ func unfit(path string) error {
 	if err != nil || runtime.GOOS != "linux" {
 		return nil
 	}
-	defer f.Close()
+	defer f.Close() //nolint:errcheck // was only read
 	image, err := elf.NewFile(f)
 	if err != nil {
 		return zarpa.Errorf(zarpa.Unavailable, "ONNX Runtime: %s is not a shared library, or not all of it", path).

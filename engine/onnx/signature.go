@@ -44,7 +44,7 @@ func readMetadata(native *ort.DynamicAdvancedSession, sig *zarpa.Signature) erro
 	if err != nil {
 		return zarpa.Errorf(zarpa.Internal, "ONNX Runtime: read the metadata: %w", err)
 	}
-	defer meta.Destroy()
+	defer meta.Destroy() //nolint:errcheck // frees memory; says nothing
 	if sig.Producer, err = meta.GetProducerName(); err != nil {
 		return zarpa.Errorf(zarpa.Internal, "ONNX Runtime: read the producer: %w", err)
 	}

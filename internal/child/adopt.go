@@ -128,7 +128,7 @@ func Ask(ctx context.Context, socket string) (Self, int, error) {
 	if err != nil {
 		return Self{}, 0, fmt.Errorf("ask who listens: %w", err)
 	}
-	defer conn.Close()
+	defer conn.Close() //nolint:errcheck // nothing is written to it any more
 	pid := peerPID(conn.(*net.UnixConn))
 	used := false
 	t := &http.Transport{DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) {

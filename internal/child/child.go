@@ -88,12 +88,12 @@ func Start(ctx context.Context, s Spec) (*Child, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer log.Close() // the child keeps its own
+	defer log.Close() //nolint:errcheck // the child keeps its own
 	null, err := os.Open(os.DevNull)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", os.DevNull, err)
 	}
-	defer null.Close()
+	defer null.Close() //nolint:errcheck // was not written to
 	group := s.Cgroups.create(s.Label, s.Limits)
 	r := record{
 		Version: recordVersion, Label: s.Label, Boot: bootID(), Socket: s.Socket,

@@ -64,7 +64,7 @@ func (l Log) held() bool {
 	if err != nil {
 		return false
 	}
-	defer f.Close()
+	defer f.Close() //nolint:errcheck // loses nothing: the content is kept aside or only read
 	return errors.Is(syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB), syscall.EWOULDBLOCK)
 }
 
@@ -75,7 +75,7 @@ func (l Log) Trim() error {
 	if err != nil {
 		return fmt.Errorf("trim the log: %w", err)
 	}
-	defer f.Close()
+	defer f.Close() //nolint:errcheck // loses nothing: the content is kept aside or only read
 	half := l.limit() / 2
 	info, err := f.Stat()
 	if err != nil || info.Size() <= half {
@@ -122,7 +122,7 @@ func (l Log) end(n int64) string {
 	if err != nil {
 		return ""
 	}
-	defer f.Close()
+	defer f.Close() //nolint:errcheck // loses nothing: the content is kept aside or only read
 	if info, err := f.Stat(); err == nil && info.Size() > n {
 		_, _ = f.Seek(-n, io.SeekEnd)
 	}

@@ -73,7 +73,7 @@ func Serve(ctx context.Context, ln net.Listener, o ServerOptions) error {
 			err = errors.Join(err, srv.Close())
 		}
 	}
-	<-failed
+	<-failed //nolint:errcheck // http.ErrServerClosed
 	return err
 }
 
