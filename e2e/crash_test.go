@@ -68,6 +68,9 @@ func TestKillsLoseNothing(t *testing.T) {
 		}
 	}
 	c.finish(ctx)
+	if c.stats.failedMeanwhile > 0 {
+		t.Errorf("%d predictions failed while only the control plane was away", c.stats.failedMeanwhile)
+	}
 	t.Logf("\n%s", c.stats.table(c.load.count))
 }
 
@@ -158,6 +161,12 @@ func (c *crash) round(ctx context.Context) {
 	c.stats.rounds++
 	b, changes := c.deal(), c.choose()
 	touched := map[string]bool{}
+	for _, p := range c.endpoints {
+		touched[p.endpoint] = b.all || b.end
+	}
+	if b.end {
+		changes = nil // calls at an ordinary end are answered in several ways
+	}
 	if b.endpoint != nil {
 		touched[b.endpoint.endpoint] = true
 	}

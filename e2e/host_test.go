@@ -232,8 +232,10 @@ func (h *host) files() (map[string]int, error) {
 		switch dir, base := filepath.Split(rel); {
 		case rel == filepath.Join("blobs", "sha256"):
 			return fs.SkipDir
-		case dir == "blobs/tmp/", strings.Contains(base, ".tmp"), strings.HasPrefix(base, ".unpack-"), strings.HasPrefix(base, ".broken-"):
-			n["temporary"]++
+		case strings.Contains(base, ".tmp"):
+			n["half written"]++ // by a process that is no more, or right now
+		case dir == "blobs/tmp/", strings.HasPrefix(base, ".unpack-"), strings.HasPrefix(base, ".broken-"):
+			n["temporary"]++ // kept for a day: another process might be at it
 			if e.IsDir() {
 				return fs.SkipDir
 			}

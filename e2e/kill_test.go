@@ -2,8 +2,10 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"syscall"
 	"time"
 )
 
@@ -15,7 +17,9 @@ type blow struct {
 	after, down, again time.Duration
 	control, twice     bool
 	gateway            bool
-	replicas           int // 0 none, 1 one, 2 all of an endpoint
+	replicas           int  // 0 none, 1 one, 2 all of an endpoint
+	all                bool // every process, as when the machine loses power
+	end                bool // an ordinary end of the control plane, killed before it is through
 	endpoint           *promised
 }
 
@@ -47,6 +51,8 @@ func blows() []blow {
 		{kind: "control plane and gateway", control: true, gateway: true},
 		{kind: "gateway and replica", gateway: true, replicas: 1},
 		{kind: "control plane, gateway and all replicas of an endpoint", control: true, gateway: true, replicas: 2},
+		{kind: "everything", control: true, all: true},
+		{kind: "control plane, at its ordinary end", control: true, end: true},
 	}
 }
 
@@ -85,9 +91,27 @@ func (c *crash) strike(ctx context.Context, b blow) error {
 	if !pause(ctx, b.after) {
 		return ctx.Err()
 	}
+	if b.all || b.end {
+		now := time.Now()
+		for _, class := range []string{noGateway, noReplica, brokeOff} {
+			c.outages = append(c.outages, window{class: class, from: now})
+		}
+	}
+	if b.end {
+		_ = c.host.up.Process.Signal(syscall.SIGTERM)
+		if !pause(ctx, b.again) {
+			return ctx.Err()
+		}
+	}
+	ok, failed := c.load.counts()
 	if b.control {
 		c.stats.kill("control plane")
 		c.host.kill()
+	}
+	if b.all {
+		if err := c.killAll(ctx); err != nil {
+			return err
+		}
 	}
 	var back chan returned
 	down := time.Now()
@@ -106,6 +130,11 @@ func (c *crash) strike(ctx context.Context, b blow) error {
 		if err := c.restart(ctx, b); err != nil {
 			return err
 		}
+	}
+	if b.control && !b.gateway && b.replicas == 0 && !b.all && !b.end { // nothing else was hurt
+		okNow, failedNow := c.load.counts()
+		c.stats.okMeanwhile += okNow - ok
+		c.stats.failedMeanwhile += failedNow - failed
 	}
 	if !b.gateway {
 		return nil
@@ -190,6 +219,21 @@ func (c *crash) killGateway(ctx context.Context, back chan<- returned) error {
 		back <- returned{now, err}
 	}()
 	return nil
+}
+
+// killAll kills all that still runs.
+func (c *crash) killAll(ctx context.Context) error {
+	all, err := c.host.processes()
+	for _, p := range all {
+		if p.role == "score" {
+			c.stats.kill("replica")
+			c.wounds[p.replica()]++
+		} else {
+			c.stats.kill("gateway")
+		}
+		err = errors.Join(err, killProcess(ctx, p.pid))
+	}
+	return err
 }
 
 // killReplicas kills one replica of an endpoint, or all.

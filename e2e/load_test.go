@@ -143,6 +143,20 @@ func classOf(err error) string {
 	return noGateway
 }
 
+// counts are the predictions so far that were answered, and those that failed.
+func (l *load) counts() (ok, failed int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for class, n := range l.count {
+		if class == answered {
+			ok += n
+		} else {
+			failed += n
+		}
+	}
+	return ok, failed
+}
+
 // take returns the failures since the last call.
 func (l *load) take() []failure {
 	l.mu.Lock()

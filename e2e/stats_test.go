@@ -20,8 +20,10 @@ type stats struct {
 	refused      map[string]int
 	explained    map[string]int // failed predictions by class
 	unexplained  int
-	downloads    int
-	temporary    int // most leftover files at a time
+	// Predictions of all endpoints while the control plane, and nothing else, was away or starting.
+	okMeanwhile, failedMeanwhile int
+	downloads                    int
+	temporary                    int // most leftover files at a time
 
 	gaps, gapsAlone, adoptions, settled []time.Duration
 
@@ -90,6 +92,7 @@ func (s *stats) table(predictions map[string]int) string {
 		fmt.Fprintf(w, "predictions failed: %s\t%d, %d of them explained\n", class, predictions[class], s.explained[class])
 	}
 	fmt.Fprintf(w, "predictions failed for no reason\t%d\n", s.unexplained)
+	fmt.Fprintf(w, "predictions while only the control plane was away\t%d ok, %d failed\n", s.okMeanwhile, s.failedMeanwhile)
 	fmt.Fprintf(w, "models downloaded and compared\t%d\n", s.downloads)
 	fmt.Fprintf(w, "leftover temporary files, most at a time\t%d\n", s.temporary)
 	for _, row := range []struct {

@@ -18,10 +18,14 @@ type fatal struct{ error }
 func await(ctx context.Context, check func() error) error {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
+	var last error
 	for {
 		err := check()
 		if err == nil {
 			return nil
+		}
+		if last == nil || ctx.Err() == nil { // what the end of ctx itself breaks tells nothing
+			last = err
 		}
 		if stop := (fatal{}); errors.As(err, &stop) {
 			return err
@@ -29,7 +33,7 @@ func await(ctx context.Context, check func() error) error {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("waited in vain: %w", err)
+			return fmt.Errorf("waited in vain: %w", last)
 		}
 	}
 }
