@@ -147,3 +147,13 @@ func TestFlattenKeepsTheOrderOfNestedData(t *testing.T) {
 		t.Errorf("flatten: %v, shape %v", b, shape)
 	}
 }
+
+func TestJudgeTurnsToProcessorTimeWhenTheMachineIsBusy(t *testing.T) {
+	t.Parallel()
+	if times, got := judge([]float64{0.97, 0.98, 0.99}, []float64{0.5}); times != 0.98 || strings.Contains(got, "spread") {
+		t.Errorf("calm: %v, %s", times, got)
+	}
+	if times, got := judge([]float64{0.6, 0.98, 1.9}, []float64{0.975}); times != 0.975 || !strings.Contains(got, "0.60–1.90") {
+		t.Errorf("busy: %v, %s", times, got)
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"github.com/zarpa-dev/zarpa"
@@ -157,7 +158,8 @@ func (r *report) scoring(list []*subject) {
 	s.text("`zarpa score` and the bare server (`net/http`, `encoding/json`, the same engine: `bench/bare.go`) take requests of one row over a " +
 		"Unix socket, with keep-alive; the raw loop runs the model in one process with nothing around it. One thread for a run, as many runs " +
 		"at a time as clients. Closed loop; medians of the rounds; quotients are medians of those round by round, with the least and the greatest. " +
-		"Processor is the server's time for one request in µs; the load is a process of its own on the same cores, and what it needs for a request is in the last column.")
+		"Processor is the server's time for one request in µs; the load is a process of its own on the same cores, and what it needs for a request is in the last column. “By processor” is the raw loop's processor time for a run over " +
+		"the server's for a request: what the quotient would be if load and machine cost nothing.")
 	var rows [][]string
 	for _, m := range list {
 		for _, c := range []struct {
@@ -172,11 +174,12 @@ func (r *report) scoring(list []*subject) {
 				m.name, fmt.Sprint(m.clients), fmt.Sprint(len(m.body)), c.name, whole(middle(c.samples, perSecond)), us(middle(c.samples, p50)), us(middle(c.samples, p99)),
 				us(middle(c.samples, perRequest)),
 				spread(paired(each(c.samples, perSecond), each(m.bare, perSecond), quotient)),
-				spread(paired(each(c.samples, perSecond), each(m.raw, perSecond), quotient)), load,
+				spread(paired(each(c.samples, perSecond), each(m.raw, perSecond), quotient)),
+				fmt.Sprintf("%.3f", median(paired(each(m.raw, perRequest), each(c.samples, perRequest), quotient))), load,
 			})
 		}
 	}
-	s.table([]string{"model", "clients", "body, bytes", "server", "requests/s", "p50 µs", "p99 µs", "processor µs", "× bare", "× raw", "load µs"}, rows)
+	s.table([]string{"model", "clients", "body, bytes", "server", "requests/s", "p50 µs", "p99 µs", "processor µs", "× bare", "× raw", "× raw by processor", "load µs"}, rows)
 	for _, m := range list {
 		r.scoringAim(m)
 	}
@@ -192,12 +195,29 @@ func (r *report) scoringAim(m *subject) {
 		})
 		return
 	}
-	times := median(paired(each(m.zarpa, perSecond), each(m.raw, perSecond), quotient))
+	byClock := paired(each(m.zarpa, perSecond), each(m.raw, perSecond), quotient)
+	byProcessor := paired(each(m.raw, perRequest), each(m.zarpa, perRequest), quotient)
+	times, got := judge(byClock, byProcessor)
 	around := middle(m.zarpa, perRequest) - middle(m.raw, perRequest)
 	r.aim(aim{
-		what: "scoring the 10 ms model against the raw loop", want: "≥ 0.97 ×", got: fmt.Sprintf("%.3f ×", times), met: times >= 0.97,
+		what: "scoring the 10 ms model against the raw loop", want: "≥ 0.97 ×", got: got, met: times >= 0.97,
 		bound: fmt.Sprintf("The model itself takes %s µs of a processor. Zarpa uses %s µs more for a request (reading %d bytes of JSON, HTTP), and the load, on the "+
 			"same %d cores that the %d runs fill, %s µs: together %.1f %% of the processors.", us(middle(m.raw, perRequest)), us(around), len(m.body),
 			r.machine.cores, m.clients, us(middle(m.zarpa, loadCost)), 100*(around+middle(m.zarpa, loadCost))/middle(m.raw, perRequest)),
 	})
+}
+
+// calm is how far a quotient of throughputs may spread over the rounds, greatest over least, for
+// its median to decide on a few per cent.
+const calm = 1.15
+
+// judge takes the quotient of throughputs where the machine was calm enough for it, and else that of
+// processor times, which other work on the machine harms least; it says which.
+func judge(byClock, byProcessor []float64) (times float64, got string) {
+	if slices.Max(byClock)/slices.Min(byClock) <= calm {
+		times = median(byClock)
+		return times, fmt.Sprintf("%.3f × (by processor time %.3f ×)", times, median(byProcessor))
+	}
+	times = median(byProcessor)
+	return times, fmt.Sprintf("%.3f × by processor time; throughputs spread too far: %s", times, spread(byClock))
 }
