@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -170,21 +171,22 @@ func (c *crash) round(ctx context.Context) {
 	if b.endpoint != nil {
 		touched[b.endpoint.endpoint] = true
 	}
-	story := fmt.Sprintf("%s after %v", b.kind, b.after)
+	words := []string{fmt.Sprintf("%s after %v", b.kind, b.after)}
 	if b.endpoint != nil {
-		story += " of " + b.endpoint.endpoint
+		words = append(words, "of "+b.endpoint.endpoint)
 	}
 	var users sync.WaitGroup
 	for _, list := range changes {
 		for _, ch := range list {
-			story += "; " + ch.kind
+			words = append(words, "; "+ch.kind)
 			if ch.endpoint != nil {
 				touched[ch.endpoint.endpoint] = true
-				story += " " + ch.endpoint.endpoint
+				words = append(words, ch.endpoint.endpoint)
 			}
 		}
 		users.Go(func() { c.user(ctx, list, b.control) })
 	}
+	story := strings.ReplaceAll(strings.Join(words, " "), " ;", ";")
 	c.stats.story = story
 	err := c.strike(ctx, b)
 	users.Wait()
