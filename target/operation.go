@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/zarpa-dev/zarpa"
@@ -159,7 +161,7 @@ func (rec *recorder) died(name string, rep zarpa.Replica) {
 	p := rec.find(name, phase)
 	p.State, p.Ended = zarpa.OperationRunning, time.Time{}
 	p.Cause, p.Log = rep.Last.Reason, rep.Last.Log
-	if rep.Last.Code != zarpa.ExitLoadFailed && rep.Restarts < attempts-1 {
+	if rep.Last.Code != zarpa.ExitLoadFailed && rec.r.deaths.count(rec.op.ID, rep) < attempts {
 		return
 	}
 	err := zarpa.Errorf(zarpa.ModelError, "deployment %q: %s", name, rep.Last.Reason)
@@ -198,6 +200,35 @@ func (rec *recorder) expire(spec zarpa.EndpointSpec) time.Duration {
 	return 0
 }
 
+// deaths counts how often replicas died during an operation. A new control plane counts anew.
+type deaths struct {
+	mu   sync.Mutex
+	seen map[string]map[string]bool // by operation: "REPLICA@TIME"
+}
+
+// count notes a replica's last death and returns how many of its deaths the operation has seen.
+func (d *deaths) count(operation string, rep zarpa.Replica) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.seen[operation] == nil {
+		d.seen[operation] = map[string]bool{}
+	}
+	d.seen[operation][fmt.Sprintf("%s@%d", rep.ID, rep.Last.At.UnixNano())] = true
+	n := 0
+	for key := range d.seen[operation] {
+		if strings.HasPrefix(key, rep.ID+"@") {
+			n++
+		}
+	}
+	return n
+}
+
+func (d *deaths) forget(operation string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.seen, operation)
+}
+
 // save stores the operation when it changed, and tells those who wait.
 func (rec *recorder) save(ctx context.Context) error {
 	if rec == nil || reflect.DeepEqual(rec.op, rec.stored) {
@@ -208,6 +239,7 @@ func (rec *recorder) save(ctx context.Context) error {
 	}
 	rec.saved()
 	if rec.op.State != zarpa.OperationRunning {
+		rec.r.deaths.forget(rec.op.ID)
 		return rec.r.o.Store.Nouns().Operations.Prune(ctx, keepOperations)
 	}
 	return nil

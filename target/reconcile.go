@@ -50,6 +50,7 @@ const (
 type Reconciler struct {
 	o      Options
 	routes *routeTable
+	deaths deaths
 
 	mu      sync.Mutex
 	pending map[string]bool   // endpoints to step
@@ -65,7 +66,7 @@ func New(o Options) *Reconciler {
 		o.Now = time.Now
 	}
 	r := &Reconciler{
-		o: o, routes: newRouteTable(o.Router, o.Now),
+		o: o, routes: newRouteTable(o.Router, o.Now), deaths: deaths{seen: map[string]map[string]bool{}},
 		pending: map[string]bool{}, busy: map[string]bool{}, told: map[string]string{},
 		wake: make(chan struct{}, 1), changed: make(chan struct{}),
 	}

@@ -72,7 +72,8 @@ func newGround(t *testing.T) *ground {
 	if err != nil {
 		t.Fatal(err)
 	}
-	driver, err := memory.New(ctx, memory.Options{Start: startReplica})
+	var starts flaky
+	driver, err := memory.New(ctx, memory.Options{Start: starts.start})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +83,7 @@ func newGround(t *testing.T) *ground {
 		}
 	})
 	g := &ground{store: store, driver: driver, router: &router{}}
-	for _, name := range []string{"good", "broken"} {
+	for _, name := range []string{"good", "broken", "flaky", "dying"} {
 		if _, err := store.Nouns().Models.Create(ctx, zarpa.Model{Name: name, Created: time.Now()}); err != nil {
 			t.Fatal(err)
 		}
@@ -108,6 +109,27 @@ func startReplica(ctx context.Context, r memory.Replica) (memory.Running, error)
 		}
 	}()
 	return memory.Running{Address: "http://" + ln.Addr().String(), Done: done, Shutdown: srv.Shutdown}, nil
+}
+
+// flaky lets replicas of the model "flaky" die twice before they start, those of "dying" always.
+type flaky struct {
+	mu sync.Mutex
+	n  map[string]int
+}
+
+func (f *flaky) start(ctx context.Context, r memory.Replica) (memory.Running, error) {
+	f.mu.Lock()
+	if f.n == nil {
+		f.n = map[string]int{}
+	}
+	f.n[r.ID]++
+	n := f.n[r.ID]
+	f.mu.Unlock()
+	dies := strings.Contains(r.Deployment.Bundle, "dying") || strings.Contains(r.Deployment.Bundle, "flaky") && n <= 2
+	if dies {
+		return memory.Running{}, errors.New("it died")
+	}
+	return startReplica(ctx, r)
 }
 
 // reconcile starts a reconciler over the ground and returns it with its end.
@@ -210,6 +232,21 @@ func TestReconcileKeepsTheOldReplicasWhenTheNewModelIsBroken(t *testing.T) {
 	}
 	if n := g.router.replicas("a"); n != 1 {
 		t.Errorf("%d replicas on the routes, want the old one", n)
+	}
+}
+
+func TestReconcileForgivesTwoDeathsAtTheStartButNotThree(t *testing.T) {
+	t.Parallel()
+	g := newGround(t)
+	flaky := g.want(t, endpoint("a", "flaky:1", 1), "deploy")
+	dying := g.want(t, endpoint("b", "dying:1", 1), "deploy")
+	r, _ := g.reconcile(t)
+	if got := g.ends(t, r, flaky); got.State != zarpa.OperationSucceeded {
+		t.Errorf("two deaths: %+v", got)
+	}
+	got := g.ends(t, r, dying)
+	if got.State != zarpa.OperationFailed || got.Error == nil || !strings.Contains(got.Error.Message, "it died") {
+		t.Errorf("three deaths: %+v, %v", got, got.Error)
 	}
 }
 

@@ -27,13 +27,20 @@ const (
 	sweepAge = 24 * time.Hour
 )
 
+// lockWait is how long to wait for the data directory: a process that was killed gives it back a
+// moment later, when the kernel has taken it apart.
+const lockWait = time.Second
+
 // lockDir takes the data directory for this process until the file is closed.
-func lockDir(data string) (*os.File, error) {
+func lockDir(ctx context.Context, data string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(data, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, dataError(data, err)
 	}
 	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	for end := time.Now().Add(lockWait); errors.Is(err, syscall.EWOULDBLOCK) && time.Now().Before(end) && pause(ctx, 20*time.Millisecond); {
+		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	}
 	if errors.Is(err, syscall.EWOULDBLOCK) {
 		who, _ := io.ReadAll(io.LimitReader(f, 32))
 		f.Close()

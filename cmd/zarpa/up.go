@@ -133,7 +133,7 @@ func (p *plane) open(ctx context.Context) (err error) {
 	if err := os.MkdirAll(p.data, 0o700); err != nil {
 		return dataError(p.data, err)
 	}
-	if p.lock, err = lockDir(p.data); err != nil {
+	if p.lock, err = lockDir(ctx, p.data); err != nil {
 		return err
 	}
 	if err := child.SweepFiles(p.data); err != nil {
