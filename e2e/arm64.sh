@@ -8,8 +8,12 @@ cd "$(dirname "$0")/.."
 if [ -z "${ARM64_ROOT:-}" ]; then
 	ARM64_ROOT="$(mktemp -d "${TMPDIR:-/tmp}/zarpa-arm64.XXXXXX")"
 	export ARM64_ROOT
-	trap 'rm -rf --one-file-system "$ARM64_ROOT"' EXIT
-	unshare --mount --propagation private --pid --fork --kill-child "$0"
+	unshare --mount --propagation private --pid --fork --kill-child "$0" &
+	inside=$!
+	# SIGKILL alone ends what is process 1 of its namespace
+	trap 'kill -KILL $inside 2>/dev/null || true; wait $inside 2>/dev/null || true; rm -rf --one-file-system "$ARM64_ROOT"' EXIT
+	trap 'exit 130' INT TERM HUP
+	wait $inside
 	exit
 fi
 root="$ARM64_ROOT"

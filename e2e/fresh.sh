@@ -20,8 +20,12 @@ fi
 if [ -z "${FRESH_ROOT:-}" ]; then
 	FRESH_ROOT="$(mktemp -d "${TMPDIR:-/tmp}/zarpa-fresh.XXXXXX")"
 	export FRESH_ROOT
-	trap 'rm -rf --one-file-system "$FRESH_ROOT"' EXIT
-	unshare --mount --propagation private --pid --fork --kill-child "$0" "$suite"
+	unshare --mount --propagation private --pid --fork --kill-child "$0" "$suite" &
+	inside=$!
+	# SIGKILL alone ends what is process 1 of its namespace
+	trap 'kill -KILL $inside 2>/dev/null || true; wait $inside 2>/dev/null || true; rm -rf --one-file-system "$FRESH_ROOT"' EXIT
+	trap 'exit 130' INT TERM HUP
+	wait $inside
 	exit
 fi
 root="$FRESH_ROOT/root"
