@@ -88,7 +88,7 @@ func (r *report) markdown() []byte {
 	fmt.Fprintf(&b, "- %d cores (%s), %s of memory, %s/%s, kernel %s\n", m.cores, m.processor, m.memory, runtime.GOOS, runtime.GOARCH, m.kernel)
 	fmt.Fprintf(&b, "- %s, ONNX Runtime %s\n", runtime.Version(), onnx.Version)
 	fmt.Fprintf(&b, "- load of the machine (1 minute) before the start %s, at the end %s; other work on it is not ours to stop\n", r.busy, busy())
-	fmt.Fprintf(&b, "- %s, %s; `go run ./bench%s`\n", r.started.UTC().Format(time.DateOnly), time.Since(r.started).Round(time.Second), r.command())
+	fmt.Fprintf(&b, "- %s, %s; `%sgo run ./bench%s`\n", r.started.UTC().Format(time.DateOnly), time.Since(r.started).Round(time.Second), priority(), r.command())
 	if len(r.aims) > 0 {
 		b.WriteString("\n## Aims\n\n| | aim | measured | |\n|---|---:|---:|---|\n")
 		for _, a := range r.aims {
@@ -170,6 +170,20 @@ func busy() string {
 	}
 	one, _, _ := strings.Cut(string(text), " ")
 	return one
+}
+
+// priority is how the command was begun, when it has another priority than usual: that keeps other
+// work on the machine away from what is measured.
+func priority() string {
+	text, err := os.ReadFile("/proc/self/stat")
+	if err != nil {
+		return ""
+	}
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	if len(fields) < 17 || fields[16] == "0" { // nice, field 19 of proc_pid_stat(5)
+		return ""
+	}
+	return "nice -n " + fields[16] + " "
 }
 
 // us and the others write figures as precisely as they are.
