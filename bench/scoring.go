@@ -201,8 +201,8 @@ func (r *report) scoringAim(m *subject) {
 	around := middle(m.zarpa, perRequest) - middle(m.raw, perRequest)
 	r.aim(aim{
 		what: "scoring the 10 ms model against the raw loop", want: "≥ 0.97 ×", got: got, met: times >= 0.97,
-		bound: fmt.Sprintf("The model itself takes %s µs of a processor. Zarpa uses %s µs more for a request (reading %d bytes of JSON, HTTP), and the load, on the "+
-			"same %d cores that the %d runs fill, %s µs: together %.1f %% of the processors.", us(middle(m.raw, perRequest)), us(around), len(m.body),
+		bound: fmt.Sprintf("The model itself takes %s µs of a processor. Zarpa's process uses %s µs more for a request of %d bytes, and the load, on the "+
+			"same %d cores that the %d runs fill, %s µs: together %.1f %% of the model's time.", us(middle(m.raw, perRequest)), us(around), len(m.body),
 			r.machine.cores, m.clients, us(middle(m.zarpa, loadCost)), 100*(around+middle(m.zarpa, loadCost))/middle(m.raw, perRequest)),
 	})
 }
