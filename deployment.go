@@ -69,10 +69,11 @@ func (s DeploymentSpec) WithDefaults() DeploymentSpec {
 
 // Validate checks every field and names the first that is wrong.
 func (s DeploymentSpec) Validate() error {
-	if s.Name != "" {
-		if err := ValidateName("deployment", s.Name); err != nil {
-			return err
-		}
+	if s.Name == "" {
+		s.Name = DefaultDeployment
+	}
+	if err := ValidateName("deployment", s.Name); err != nil {
+		return err
 	}
 	if s.Model == "" {
 		return Errorf(Invalid, "deployment %q: model: empty", s.Name).WithHint("name a registered model: NAME or NAME:VERSION")
@@ -101,9 +102,9 @@ func (s DeploymentSpec) validateNumbers() error {
 		return bad("memory", "%v is less than 16Mi", s.Memory)
 	case s.MaxConcurrency < 0 || s.MaxConcurrency > 10_000:
 		return bad("max_concurrency", "%d is not between 1 and 10000", s.MaxConcurrency)
-	case s.StartTimeout < 0 || s.StartTimeout > Duration(24*time.Hour):
+	case s.StartTimeout != 0 && s.StartTimeout < Duration(time.Second) || s.StartTimeout > Duration(24*time.Hour):
 		return bad("start_timeout", "%v is not between 1s and 24h", s.StartTimeout)
-	case s.DrainTimeout < 0 || s.DrainTimeout > Duration(24*time.Hour):
+	case s.DrainTimeout != 0 && s.DrainTimeout < Duration(time.Second) || s.DrainTimeout > Duration(24*time.Hour):
 		return bad("drain_timeout", "%v is not between 1s and 24h", s.DrainTimeout)
 	case s.Weight != nil && (*s.Weight < 0 || *s.Weight > 100):
 		return bad("weight", "%d is not between 0 and 100", *s.Weight)

@@ -97,6 +97,7 @@ func (s EndpointSpec) Validate() error {
 		if err := d.Validate(); err != nil {
 			return err
 		}
+		d = d.WithDefaults()
 		if seen[d.Name] {
 			return Errorf(Invalid, "deployments: the name %q stands there twice", d.Name).WithHint("give each deployment of an endpoint a name of its own")
 		}

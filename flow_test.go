@@ -176,7 +176,7 @@ func (p *plane) call(t *testing.T, path, key string, body []byte, v any) int {
 	if key != "" {
 		req.Header.Set("Authorization", "Bearer "+key)
 	}
-	resp := must(p.gateway.Client().Do(req))(t)
+	resp := must(p.gateway.Client().Do(req))(t) //nolint:bodyclose // the next line does
 	defer resp.Body.Close()
 	answer := must(io.ReadAll(resp.Body))(t)
 	if v != nil && resp.StatusCode == http.StatusOK {

@@ -170,6 +170,9 @@ func TestCallsAnswerWithCodesAndWords(t *testing.T) {
 		{"logs of nobody", "GET", "/v1/endpoints/rose/logs", nil, 404, "not_found", ""},
 		{"bad name", "PUT", "/v1/endpoints/1rose", put, 400, "letter", ""},
 		{"unknown field", "PUT", "/v1/endpoints/rose", `{"deployments": [{"name": "blue", "model": "iris", "replcas": 1}]}`, 400, "replicas", ""},
+		{"no deployments", "PUT", "/v1/endpoints/rose", `{}`, 400, "deployments: missing", ""},
+		{"pending model", "PUT", "/v1/endpoints/rose?dry_run=true&pending=tulip:1", `{"deployments": [{"name": "blue", "model": "tulip:1"}]}`, 200, "tulip:1", ""},
+		{"pending without a dry run", "PUT", "/v1/endpoints/rose?pending=tulip:1", `{"deployments": [{"name": "blue", "model": "tulip:1"}]}`, 404, "tulip:1", ""},
 		{"unknown model", "PUT", "/v1/endpoints/rose", `{"deployments": [{"name": "blue", "model": "tulip"}]}`, 404, "tulip is not registered", ""},
 		{"unknown target", "PUT", "/v1/endpoints/rose", `{"deployments": [{"name": "blue", "model": "iris", "target": "moon"}]}`, 404, "moon", ""},
 		{"must exist", "PUT", "/v1/endpoints/rose?generation=3", put, 409, "generation 0, not 3", ""},
@@ -243,6 +246,39 @@ func TestASecondChangeNamesTheOperationInTheWay(t *testing.T) {
 	e, err := s.store.Nouns().Endpoints.Get(t.Context(), "iris")
 	if err != nil || e.Generation != 1 || e.Spec.Deployments[0].Replicas != 1 || e.Spec.Deployments[0].Model != "iris:1" {
 		t.Errorf("stored: %+v, %v", e, err)
+	}
+}
+
+func TestAFurtherDeploymentGetsNoTrafficUntilTold(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	s.register(t)
+	weights := func(answer string) map[string]string {
+		var set zarpa.ChangeSet
+		if err := json.Unmarshal([]byte(answer), &set); err != nil {
+			t.Fatalf("%s: %v", answer, err)
+		}
+		got := map[string]string{}
+		for _, c := range set.Changes {
+			if name, ok := strings.CutSuffix(c.Field, ".weight"); ok {
+				got[strings.TrimPrefix(name, "deployments.")] = c.To
+			}
+		}
+		return got
+	}
+	// A new endpoint: the first in the caller's order.
+	_, answer := s.ask(t, http.MethodPut, "/v1/endpoints/new?dry_run=true", `{"deployments": [{"name": "b", "model": "iris"}, {"name": "a", "model": "iris"}]}`)
+	if got := weights(answer); got["b"] != "100" || got["a"] != "0" {
+		t.Errorf("a new endpoint: %v", got)
+	}
+	s.ask(t, http.MethodPut, "/v1/endpoints/old", `{"deployments": [{"name": "blue", "model": "iris"}]}`)
+	_, answer = s.ask(t, http.MethodPut, "/v1/endpoints/old?dry_run=true", `{"deployments": [{"name": "alpha", "model": "iris"}, {"name": "blue", "model": "iris"}]}`)
+	if got := weights(answer); got["blue"] != "100" || got["alpha"] != "0" {
+		t.Errorf("a further deployment: %v", got)
+	}
+	_, answer = s.ask(t, http.MethodPut, "/v1/endpoints/old?dry_run=true", `{"deployments": [{"name": "alpha", "model": "iris", "weight": 5}, {"name": "blue", "model": "iris"}]}`)
+	if got := weights(answer); got["alpha"] != "5" || got["blue"] != "" {
+		t.Errorf("told: %v", got)
 	}
 }
 

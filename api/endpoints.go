@@ -102,13 +102,20 @@ func (s *server) PutEndpoint(ctx context.Context, req PutEndpointRequestObject) 
 		return nil, err
 	}
 	spec := *req.Body
+	if spec.Deployments == nil {
+		return nil, zarpa.Errorf(zarpa.Invalid, "deployments: missing").WithHint("an endpoint without any is written deployments: []")
+	}
 	if err := spec.Validate(); err != nil {
 		return nil, err
 	}
 	answer := zarpa.ChangeSet{Endpoint: req.Name}
 	err := s.Store.Atomically(ctx, func(n zarpa.Nouns) error {
 		answer.Operation = nil
-		e, err := s.plan(ctx, n, req.Name, spec)
+		var pending []string
+		if value(req.Params.DryRun) {
+			pending = value(req.Params.Pending)
+		}
+		e, err := s.plan(ctx, n, wanted{req.Name, spec, pending})
 		if err != nil {
 			return err
 		}
@@ -145,14 +152,21 @@ type planned struct {
 	next zarpa.Endpoint
 }
 
+// wanted is what a caller asks of an endpoint. The pending models are taken as registered.
+type wanted struct {
+	name    string
+	spec    zarpa.EndpointSpec
+	pending []string
+}
+
 // plan resolves what the spec names and makes the next generation of the endpoint.
-func (s *server) plan(ctx context.Context, n zarpa.Nouns, name string, spec zarpa.EndpointSpec) (planned, error) {
-	now := s.Now().UTC()
-	p := planned{next: zarpa.Endpoint{Name: name, Generation: 1, Created: now, Updated: now}}
-	was, err := n.Endpoints.Get(ctx, name)
+func (s *server) plan(ctx context.Context, n zarpa.Nouns, w wanted) (planned, error) {
+	now, spec := s.Now().UTC(), w.spec
+	p := planned{next: zarpa.Endpoint{Name: w.name, Generation: 1, Created: now, Updated: now}}
+	was, err := n.Endpoints.Get(ctx, w.name)
 	switch {
 	case err == nil && was.Deleting:
-		return p, zarpa.Errorf(zarpa.Conflict, "endpoint %q is being deleted", name).WithHint("wait until it is gone, then create it anew")
+		return p, zarpa.Errorf(zarpa.Conflict, "endpoint %q is being deleted", w.name).WithHint("wait until it is gone, then create it anew")
 	case err == nil:
 		p.was, p.next.Generation, p.next.Created = &was, was.Generation+1, was.Created
 	case !errors.Is(err, zarpa.ErrNotFound):
@@ -160,20 +174,62 @@ func (s *server) plan(ctx context.Context, n zarpa.Nouns, name string, spec zarp
 	}
 	spec.Deployments = slices.Clone(spec.Deployments)
 	for i := range spec.Deployments {
-		if err := s.resolve(ctx, n, &spec.Deployments[i]); err != nil {
+		if err := s.resolve(ctx, n, &spec.Deployments[i], w.pending); err != nil {
 			return p, err
 		}
 	}
+	weigh(spec.Deployments, p.was)
 	slices.SortFunc(spec.Deployments, func(a, b zarpa.DeploymentSpec) int { return cmp.Compare(a.Name, b.Name) })
 	p.next.Spec = spec
 	return p, spec.Validate()
 }
 
+// weigh writes down who gets the traffic when nobody says: the deployment that has it already, or
+// the first of a new endpoint. A further deployment gets traffic only when told.
+func weigh(list []zarpa.DeploymentSpec, was *zarpa.Endpoint) {
+	if len(list) < 2 || slices.ContainsFunc(list, func(d zarpa.DeploymentSpec) bool { return d.Weight != nil }) {
+		return
+	}
+	first := 0
+	if was != nil {
+		before := was.Spec.Deployments
+		first = max(0, slices.IndexFunc(list, func(d zarpa.DeploymentSpec) bool {
+			return slices.ContainsFunc(before, func(b zarpa.DeploymentSpec) bool {
+				return b.Name == d.Name && (b.Weight == nil || *b.Weight > 0)
+			})
+		}))
+	}
+	for i := range list {
+		weight := 0
+		if i == first {
+			weight = 100
+		}
+		list[i].Weight = &weight
+	}
+}
+
 // resolve fills in what must not change by itself later: the deployment's name, its target, and
 // the version of its model.
-func (s *server) resolve(ctx context.Context, n zarpa.Nouns, d *zarpa.DeploymentSpec) error {
+func (s *server) resolve(ctx context.Context, n zarpa.Nouns, d *zarpa.DeploymentSpec, pending []string) error {
 	full := d.WithDefaults()
 	d.Name, d.Target = full.Name, full.Target
+	if !slices.Contains(pending, d.Model) {
+		if err := resolveModel(ctx, n, d); err != nil {
+			return err
+		}
+	}
+	if _, err := n.Targets.Get(ctx, d.Target); err != nil {
+		if errors.Is(err, zarpa.ErrNotFound) {
+			return zarpa.Errorf(zarpa.NotFound, "deployment %q: target %q does not exist", d.Name, d.Target).
+				WithHint("zarpa target list shows those that do")
+		}
+		return err
+	}
+	return nil
+}
+
+// resolveModel makes NAME the newest NAME:VERSION, and refuses what is not registered.
+func resolveModel(ctx context.Context, n zarpa.Nouns, d *zarpa.DeploymentSpec) error {
 	ref, err := zarpa.ParseModelRef(d.Model)
 	if err != nil {
 		return err
@@ -183,18 +239,8 @@ func (s *server) resolve(ctx context.Context, n zarpa.Nouns, d *zarpa.Deployment
 		return zarpa.Errorf(zarpa.NotFound, "deployment %q: model %s is not registered", d.Name, ref).
 			WithHint("zarpa model list shows those that are; zarpa model register NAME PATH adds one")
 	}
-	if err != nil {
-		return err
-	}
 	d.Model = m.Ref().String()
-	if _, err := n.Targets.Get(ctx, d.Target); err != nil {
-		if errors.Is(err, zarpa.ErrNotFound) {
-			return zarpa.Errorf(zarpa.NotFound, "deployment %q: target %q does not exist", d.Name, d.Target).
-				WithHint("zarpa target list shows those that do")
-		}
-		return err
-	}
-	return nil
+	return err
 }
 
 func checkGeneration(p planned, want *int64) error {

@@ -125,6 +125,9 @@ type PutEndpointParams struct {
 
 	// DryRun Only say what would change.
 	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
+
+	// Pending With dry_run, model versions to take as registered.
+	Pending *[]string `form:"pending,omitempty" json:"pending,omitempty"`
 }
 
 // GetLogsParams defines parameters for GetLogs.
@@ -953,6 +956,18 @@ func NewPutEndpointRequestWithBody(server string, name EndpointName, params *Put
 		if params.DryRun != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "dry_run", *params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Pending != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "pending", *params.Pending, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "array", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {

@@ -25,7 +25,7 @@ const key = "first-key"
 // socketDir is short: a Unix socket's path has room for 107 bytes.
 func socketDir(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "gw")
+	dir, err := os.MkdirTemp("", "gw") //nolint:usetesting // see above
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -293,6 +293,7 @@ func (c *call) appendOutput(out []byte, t *zarpa.Tensor) ([]byte, error) {
 		return c.appendItems(out, t.Items)
 	case zarpa.Map:
 		return c.appendItems(out, []zarpa.Tensor{*t})
+	default: // what is left follows
 	}
 	out = append(out, `,"datatype":"`...)
 	out = append(out, t.Type.String()...)

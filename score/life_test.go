@@ -258,7 +258,7 @@ func TestDrainsUnderLoad(t *testing.T) {
 			t.Errorf("a running request got %d", code)
 		}
 	}
-	resp, err := http.ReadResponse(bufio.NewReader(probe), nil)
+	resp, err := http.ReadResponse(bufio.NewReader(probe), nil) //nolint:bodyclose // the connection is closed
 	if err != nil || resp.StatusCode != http.StatusOK {
 		t.Errorf("%v %v", resp, err)
 	}

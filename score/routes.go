@@ -57,6 +57,7 @@ func runFailed(err error) []string {
 	switch zarpa.AsError(err).Code {
 	case zarpa.ModelError, zarpa.Timeout:
 		return failedYes
+	default: // what is left follows
 	}
 	return failedNo
 }

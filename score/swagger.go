@@ -228,6 +228,7 @@ func elementSchema(t zarpa.ElementType) node {
 		return node{"type": "integer", "format": "int64"}
 	case zarpa.Int32:
 		return node{"type": "integer", "format": "int32"}
+	default: // what is left follows
 	}
 	if strings.Contains(t.String(), "INT") {
 		return node{"type": "integer"}

@@ -79,7 +79,7 @@ func (c *cli) readEndpointFile(file string) ([]endpointfile.File, string, error)
 		if err != nil {
 			return nil, "", zarpa.Errorf(zarpa.Invalid, "--file: %w", err)
 		}
-		defer f.Close()
+		defer f.Close() //nolint:errcheck // it was only read
 		in, dir = f, filepath.Dir(file)
 	}
 	text, err := io.ReadAll(io.LimitReader(in, endpointfile.MaxSize+1))
@@ -91,7 +91,7 @@ func (c *cli) readEndpointFile(file string) ([]endpointfile.File, string, error)
 }
 
 func (c *cli) applyOne(cmd *cobra.Command, api *client.Client, f endpointfile.File, o applyOptions) error {
-	ctx, spec := cmd.Context(), f.Spec()
+	ctx, spec, pending := cmd.Context(), f.Spec(), []string{}
 	for i, d := range f.Deployments {
 		if d.File == "" {
 			continue
@@ -100,13 +100,18 @@ func (c *cli) applyOne(cmd *cobra.Command, api *client.Client, f endpointfile.Fi
 		if !filepath.IsAbs(path) {
 			path = filepath.Join(o.dir, path)
 		}
-		m, err := c.registerOnce(ctx, api, f.Name, path)
+		register := c.registerOnce
+		if o.dryRun {
+			register = c.wouldRegister
+		}
+		m, err := register(ctx, api, f.Name, path)
 		if err != nil {
 			return err
 		}
 		spec.Deployments[i].Model = m.Ref().String()
+		pending = append(pending, m.Ref().String())
 	}
-	answer, err := api.PutEndpoint(ctx, f.Name, spec, &client.PutEndpointParams{DryRun: &o.dryRun})
+	answer, err := api.PutEndpoint(ctx, f.Name, spec, &client.PutEndpointParams{DryRun: &o.dryRun, Pending: &pending})
 	if err != nil {
 		return err
 	}

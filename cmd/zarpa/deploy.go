@@ -109,6 +109,17 @@ func isFile(model string) bool {
 
 // registerOnce registers a file, unless the newest version of the name has the same content.
 func (c *cli) registerOnce(ctx context.Context, api *client.Client, name, path string) (zarpa.Model, error) {
+	m, err := c.wouldRegister(ctx, api, name, path)
+	if err != nil || !m.Created.IsZero() {
+		return m, err
+	}
+	return api.RegisterModel(ctx, zarpa.Registration{Name: name, Digest: m.Content.Digest})
+}
+
+// wouldRegister uploads a file and returns the newest version of the name when it has the same
+// content, else the version, not created yet, that registering it would make. Content that is
+// not registered is swept after a day.
+func (c *cli) wouldRegister(ctx context.Context, api *client.Client, name, path string) (zarpa.Model, error) {
 	content, err := c.upload(ctx, api, path)
 	if err != nil {
 		return zarpa.Model{}, err
@@ -120,7 +131,7 @@ func (c *cli) registerOnce(ctx context.Context, api *client.Client, name, path s
 	case err != nil && !errors.Is(err, zarpa.ErrNotFound):
 		return zarpa.Model{}, err
 	}
-	return api.RegisterModel(ctx, zarpa.Registration{Name: name, Digest: content.Digest})
+	return zarpa.Model{Name: name, Version: newest.Version + 1, Content: content}, nil
 }
 
 // merge changes what the given flags name.

@@ -43,7 +43,7 @@ func lockDir(ctx context.Context, data string) (*os.File, error) {
 	}
 	if errors.Is(err, syscall.EWOULDBLOCK) {
 		who, _ := io.ReadAll(io.LimitReader(f, 32))
-		f.Close()
+		_ = f.Close() // nothing was written
 		return nil, zarpa.Errorf(zarpa.Conflict, "another zarpa up (pid %s) uses the data directory %s", strings.TrimSpace(string(who)), data).
 			WithHint("stop it, or give this one a directory of its own with --data")
 	}
@@ -54,7 +54,7 @@ func lockDir(ctx context.Context, data string) (*os.File, error) {
 		_, err = fmt.Fprintln(f, os.Getpid())
 	}
 	if err != nil {
-		f.Close()
+		_ = f.Close() // nothing was written
 		return nil, dataError(data, err)
 	}
 	return f, nil

@@ -52,13 +52,10 @@ func (c *cli) run(ctx context.Context, args []string) int {
 	if err == nil {
 		return 0
 	}
-	var e *zarpa.Error
-	if !errors.As(err, &e) && ctx.Err() == nil && isUsage(err) {
-		e = zarpa.Errorf(zarpa.Invalid, "%w", err).WithHint("zarpa help shows what there is")
-		err = e
+	if _, ok := errors.AsType[*zarpa.Error](err); !ok && ctx.Err() == nil && isUsage(err) {
+		err = zarpa.Errorf(zarpa.Invalid, "%w", err).WithHint("zarpa help shows what there is")
 	}
-	var exit *exitError
-	if errors.As(err, &exit) {
+	if exit, ok := errors.AsType[*exitError](err); ok {
 		return exit.code
 	}
 	c.printError(err)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -98,7 +99,7 @@ func (c *cli) upload(ctx context.Context, api *client.Client, path string) (zarp
 		}
 	}}
 	content, err := api.PutContent(ctx, counted)
-	r.Close()
+	_ = r.Close() // ends the packing; never fails
 	p.clear()
 	if packErr := <-packed; packErr != nil && !errors.Is(packErr, io.ErrClosedPipe) {
 		return content, packErr // the cause of the upload's failure
@@ -217,7 +218,7 @@ func valueType(v zarpa.ValueInfo) string {
 		for _, d := range v.Shape {
 			switch {
 			case d.Size >= 0:
-				dims = append(dims, fmt.Sprint(d.Size))
+				dims = append(dims, strconv.FormatInt(d.Size, 10))
 			case d.Name != "":
 				dims = append(dims, d.Name)
 			default:

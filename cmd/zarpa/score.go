@@ -128,7 +128,7 @@ func (c *cli) serveModel(ctx context.Context, server *score.Server, ln net.Liste
 	session, err := c.load(ctx, l)
 	if err != nil {
 		cancel()
-		<-served
+		<-served //nolint:errcheck // the load's failure is the one to tell
 		if ctx.Err() != nil && zarpa.AsError(err).Code == zarpa.Canceled {
 			return nil
 		}
@@ -183,7 +183,7 @@ func removeDeadSocket(ctx context.Context, path string) error {
 	}
 	conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "unix", path)
 	if err == nil {
-		conn.Close()
+		_ = conn.Close() // it was only to see whether somebody answers
 		return zarpa.Errorf(zarpa.Conflict, "cannot listen on unix:%s: somebody does", path)
 	}
 	if err := os.Remove(path); err != nil {

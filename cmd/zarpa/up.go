@@ -253,8 +253,9 @@ func (p *plane) serve(ctx context.Context, handler http.Handler) error {
 		}
 	}
 	err := httpx.Serve(ctx, ln, httpx.ServerOptions{Handler: handler, DrainTimeout: apiDrain, Log: p.log})
-	if ctx.Err() != nil {
-		return nil // calls that were cut off at the end are no failure
+	if err != nil && ctx.Err() != nil {
+		p.log.Info("calls that were still running were cut off", "reason", err)
+		err = nil
 	}
 	return err
 }

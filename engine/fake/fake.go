@@ -238,6 +238,6 @@ func (s *session) Close() error {
 	s.closed = true
 	s.mu.Unlock()
 	s.running.Lock() // after the last run
-	s.running.Unlock()
+	defer s.running.Unlock()
 	return nil
 }

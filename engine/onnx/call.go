@@ -123,6 +123,7 @@ func (c *call) fillValue(v *C.zarpa_value, t *zarpa.Tensor) error {
 	switch t.Type {
 	case zarpa.Sequence, zarpa.Map:
 		return c.fillContainer(v, t)
+	default: // what is left follows
 	}
 	v.kind = kindTensor
 	v._type = C.int32_t(elementNumber(t.Type))

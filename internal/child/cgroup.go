@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -91,7 +92,7 @@ func parseMounts(root, info, groups string) mounts {
 	own := map[string]string{} // controller, "" for version 2 → path within the hierarchy
 	for line := range strings.Lines(groups) {
 		if parts := strings.SplitN(strings.TrimSpace(line), ":", 3); len(parts) == 3 {
-			for _, c := range strings.Split(parts[1], ",") {
+			for c := range strings.SplitSeq(parts[1], ",") {
 				own[c] = parts[2]
 			}
 		}
@@ -130,10 +131,8 @@ func parseMounts(root, info, groups string) mounts {
 
 func (ms mounts) find(controller, name string) hierarchy {
 	for _, m := range ms {
-		for _, c := range m.controllers {
-			if c == controller {
-				return m.hierarchy(controller, name)
-			}
+		if slices.Contains(m.controllers, controller) {
+			return m.hierarchy(controller, name)
 		}
 	}
 	return hierarchy{why: "no control group hierarchy with the " + controller + " controller is mounted"}
@@ -173,10 +172,8 @@ func handOn(dir, controller string) string {
 	if err != nil {
 		return "no permission to read " + path
 	}
-	for _, c := range strings.Fields(string(b)) {
-		if c == controller {
-			return ""
-		}
+	if slices.Contains(strings.Fields(string(b)), controller) {
+		return ""
 	}
 	if err := writeGroup(path, "+"+controller); err != nil {
 		return fmt.Sprintf("%s: the %s controller cannot be handed on: %s", dir, controller, plain(err))
@@ -196,8 +193,7 @@ func tryGroup(dir string) string {
 }
 
 func plain(err error) string {
-	var pe *fs.PathError
-	if errors.As(err, &pe) {
+	if pe, ok := errors.AsType[*fs.PathError](err); ok {
 		return pe.Err.Error()
 	}
 	return err.Error()

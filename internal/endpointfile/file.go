@@ -172,6 +172,9 @@ func asText(field string, value *yaml.Node) (string, bool) {
 
 // check wants exactly one of model and file in every deployment.
 func (f File) check() error {
+	if f.Deployments == nil {
+		return zarpa.Errorf(zarpa.Invalid, "deployments: missing").WithHint("an endpoint without any is written deployments: []")
+	}
 	for i, d := range f.Deployments {
 		switch {
 		case d.Model == "" && d.File == "":

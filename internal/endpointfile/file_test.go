@@ -54,6 +54,8 @@ func TestBadFilesAreNamedErrors(t *testing.T) {
 		{"unknown field", "name: a\nreplica: 1\ndeployments: []", "replica"},
 		{"nearest field", "name: a\ndeployments: [{model: m, replcas: 1}]", "replicas"},
 		{"wrong type", "name: a\ndeployments: [{model: m, replicas: many}]", "replicas"},
+		{"no deployments", "name: a", "deployments: missing"},
+		{"wrong type in a deployment", "name: a\ndeployments: [{model: m, env: {N: 1}}]", "deployments.env"},
 		{"no model", "name: a\ndeployments: [{name: blue}]", "neither model nor file"},
 		{"both", "name: a\ndeployments: [{model: m, file: f}]", "both model and file"},
 		{"bad name", "name: 1a\ndeployments: []", "does not start with a letter"},

@@ -84,6 +84,7 @@ func errorBody(style Style, e *zarpa.Error) []byte {
 		return append(body, '\n')
 	case Score:
 		key = `{"message":`
+	default: // what is left follows
 	}
 	text := e.Error()
 	body, ok := tensorjson.AppendString([]byte(key), text)

@@ -48,7 +48,7 @@ func UnmarshalStrict(text []byte, v any) error {
 
 func unmarshalError(err error, path string) error {
 	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		field := join(path, wrong.Field)
+		field := join(path, jsonPath(wrong.Field))
 		if field == "" {
 			field = "request body"
 		}
@@ -65,6 +65,15 @@ func unmarshalError(err error, path string) error {
 		path = "request body"
 	}
 	return zarpa.Errorf(zarpa.Invalid, "%s: %w", path, err)
+}
+
+// jsonPath leaves out what is no name of JSON's: encoding/json shows embedded structs in the path
+// under their Go names, which begin with a capital.
+func jsonPath(field string) string {
+	names := slices.DeleteFunc(strings.Split(field, "."), func(name string) bool {
+		return name != "" && name[0] >= 'A' && name[0] <= 'Z'
+	})
+	return strings.Join(names, ".")
 }
 
 func kindName(t reflect.Type) string {

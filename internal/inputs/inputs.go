@@ -183,6 +183,7 @@ func checkValue(name string, t *zarpa.Tensor, want *zarpa.ValueInfo) error {
 		return nil
 	case zarpa.Map:
 		return checkMap(name, t, want)
+	default: // what is left follows
 	}
 	if err := checkShape(name, t.Shape, want); err != nil {
 		return err

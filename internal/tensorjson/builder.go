@@ -238,6 +238,7 @@ func readable(t zarpa.ElementType) bool {
 	switch t {
 	case zarpa.Bool, zarpa.String, zarpa.Float16, zarpa.BFloat16, zarpa.Float32, zarpa.Float64:
 		return true
+	default: // what is left follows
 	}
 	_, _, whole := integerRange(t)
 	return whole
@@ -320,6 +321,7 @@ func integerRange(t zarpa.ElementType) (low int64, high uint64, ok bool) {
 		return -half, uint64(half - 1), true
 	case zarpa.Uint4, zarpa.Uint8, zarpa.Uint16, zarpa.Uint32:
 		return 0, 1<<t.Bits() - 1, true
+	default: // what is left follows
 	}
 	return 0, 0, false
 }

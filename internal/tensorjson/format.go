@@ -28,6 +28,7 @@ func (f Format) AppendNested(dst []byte, t *zarpa.Tensor) ([]byte, error) {
 		return f.appendSequence(dst, t)
 	case zarpa.Map:
 		return f.appendMap(dst, t)
+	default: // what is left follows
 	}
 	if _, err := check(t); err != nil {
 		return dst, err
@@ -127,6 +128,7 @@ func (f Format) refuse(t *zarpa.Tensor, i int) error {
 	case zarpa.Float16, zarpa.BFloat16, zarpa.Float32, zarpa.Float64:
 		return zarpa.Errorf(zarpa.ModelError, "output %q: element %d is NaN or infinite, so JSON cannot carry it", t.Name, i).
 			WithHint("set parameters.allow_nan to true to get it as NaN, Infinity or -Infinity")
+	default: // what is left follows
 	}
 	return zarpa.Errorf(zarpa.ModelError, "output %q: datatype %v cannot be written in JSON", t.Name, t.Type).
 		WithHint("ask for other outputs, or add a Cast to FP32 to the model")
@@ -162,6 +164,7 @@ func (f Format) appendElement(dst []byte, t *zarpa.Tensor, i int) (out []byte, o
 		return strconv.AppendUint(dst, uint64(d[i/2]>>(4*(i%2))&15), 10), true
 	case zarpa.Int4:
 		return strconv.AppendInt(dst, int64(int8(d[i/2]>>(4*(i%2))<<4)>>4), 10), true
+	default: // what is left follows
 	}
 	return dst, false
 }
