@@ -130,8 +130,9 @@ func values(t zarpa.Tensor) any {
 			}
 		}
 		return maps
+	default:
+		return nil
 	}
-	return nil
 }
 
 func integers(t zarpa.Tensor) []int64 {

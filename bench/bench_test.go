@@ -21,8 +21,13 @@ func TestQuantileIsTheSmallestValueThatCoversTheShare(t *testing.T) {
 		q      float64
 		want   int
 	}{
-		{hundred, 0.5, 50}, {hundred, 0.99, 99}, {hundred, 1, 100}, {hundred, 0, 1},
-		{[]int{7}, 0.99, 7}, {[]int{1, 2, 3}, 0.5, 2}, {nil, 0.5, 0},
+		{hundred, 0.5, 50},
+		{hundred, 0.99, 99},
+		{hundred, 1, 100},
+		{hundred, 0, 1},
+		{[]int{7}, 0.99, 7},
+		{[]int{1, 2, 3}, 0.5, 2},
+		{nil, 0.5, 0},
 	} {
 		if got := quantile(c.values, c.q); got != c.want {
 			t.Errorf("quantile of %d values at %v: %d, want %d", len(c.values), c.q, got, c.want)

@@ -171,7 +171,7 @@ func (r *report) scoring(list []*subject) {
 				load = us(middle(c.samples, loadCost))
 			}
 			rows = append(rows, []string{
-				m.name, fmt.Sprint(m.clients), fmt.Sprint(len(m.body)), c.name, whole(middle(c.samples, perSecond)), us(middle(c.samples, p50)), us(middle(c.samples, p99)),
+				m.name, strconv.Itoa(m.clients), strconv.Itoa(len(m.body)), c.name, whole(middle(c.samples, perSecond)), us(middle(c.samples, p50)), us(middle(c.samples, p99)),
 				us(middle(c.samples, perRequest)),
 				spread(paired(each(c.samples, perSecond), each(m.bare, perSecond), quotient)),
 				spread(paired(each(c.samples, perSecond), each(m.raw, perSecond), quotient)),

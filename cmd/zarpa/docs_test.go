@@ -115,8 +115,7 @@ func fenced(text string) string {
 	var out strings.Builder
 	inside := false
 	for line := range strings.Lines(text) {
-		if strings.HasPrefix(strings.TrimSpace(line), "```") {
-			lang := strings.TrimPrefix(strings.TrimSpace(line), "```")
+		if lang, fence := strings.CutPrefix(strings.TrimSpace(line), "```"); fence {
 			inside = !inside && (lang == "" || lang == "sh" || lang == "console" || lang == "bash")
 			continue
 		}

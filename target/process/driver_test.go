@@ -28,7 +28,8 @@ func TestMain(m *testing.M) {
 	case "":
 		os.Exit(m.Run())
 	case "driver":
-		os.Exit(driveUntilKilled())
+		driveUntilKilled()
+		os.Exit(1)
 	default:
 		os.Exit(serveReplica(mode))
 	}
@@ -315,11 +316,11 @@ func TestLimitsHoldOrTheStatusSaysWhyNot(t *testing.T) {
 }
 
 // driveUntilKilled is a control plane that dies without warning.
-func driveUntilKilled() int {
+func driveUntilKilled() {
 	d, err := process.Open(context.Background(), options(os.Getenv("DRIVER_DIR")))
 	if err != nil {
 		fmt.Println(err)
-		return 1
+		return
 	}
 	want := deployment("outlives", "blue")
 	want.Spec.Replicas = 3
@@ -340,7 +341,7 @@ func driveUntilKilled() int {
 	}
 	if err != nil {
 		fmt.Println(err)
-		return 1
+		return
 	}
 	fmt.Println("applied")
 	select {}
