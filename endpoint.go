@@ -83,11 +83,11 @@ func (s EndpointSpec) Validate() error {
 	switch {
 	case s.Auth != "" && s.Auth != AuthKey && s.Auth != AuthNone:
 		return Errorf(Invalid, "auth: %q is not known", s.Auth).WithHint("use key or none")
-	case s.RequestTimeout < 0 || s.RequestTimeout > Duration(24*time.Hour):
+	case s.RequestTimeout != 0 && s.RequestTimeout < Duration(time.Millisecond) || s.RequestTimeout > Duration(24*time.Hour):
 		return Errorf(Invalid, "request_timeout: %v is not between 1ms and 24h", s.RequestTimeout)
 	case s.MaxQueue < 0 || s.MaxQueue > 100_000:
 		return Errorf(Invalid, "max_queue: %d is not between 1 and 100000", s.MaxQueue)
-	case s.QueueWait < 0 || s.QueueWait > Duration(time.Hour):
+	case s.QueueWait != 0 && s.QueueWait < Duration(time.Millisecond) || s.QueueWait > Duration(time.Hour):
 		return Errorf(Invalid, "queue_wait: %v is not between 1ms and 1h", s.QueueWait)
 	case s.MaxBody < 0 || s.MaxBody > 4<<30:
 		return Errorf(Invalid, "max_body: %v is not between 1 and 4Gi", s.MaxBody)
@@ -114,8 +114,8 @@ const (
 	EndpointEmpty    EndpointPhase = "empty"    // it has no deployment
 	EndpointUpdating EndpointPhase = "updating" // an operation runs
 	EndpointReady    EndpointPhase = "ready"    // every wanted replica is ready
-	EndpointDegraded EndpointPhase = "degraded" // some are
-	EndpointFailed   EndpointPhase = "failed"   // none is, and no operation runs
+	EndpointDegraded EndpointPhase = "degraded" // some are, or are on their way
+	EndpointFailed   EndpointPhase = "failed"   // none is, or is on its way, and no operation runs
 	EndpointDeleting EndpointPhase = "deleting" // it is on its way out
 )
 

@@ -72,12 +72,17 @@ func (s *server) report(ctx context.Context, e zarpa.Endpoint) (zarpa.EndpointRe
 
 // phase sums an endpoint up in a word.
 func phase(r zarpa.EndpointReport) zarpa.EndpointPhase {
-	wanted, ready := 0, 0
+	wanted, ready, coming := 0, 0, 0
 	for _, d := range r.Effective.Deployments {
 		wanted += d.Replicas
 		for _, o := range r.Deployments {
 			if o.Deployment == d.Name && o.Target == d.Target {
 				ready += min(o.Status.Ready(o.Status.Revision), d.Replicas)
+				for _, rep := range o.Status.Replicas {
+					if rep.Phase == zarpa.ReplicaStarting || rep.Phase == zarpa.ReplicaLoading {
+						coming++
+					}
+				}
 			}
 		}
 	}
@@ -88,7 +93,7 @@ func phase(r zarpa.EndpointReport) zarpa.EndpointPhase {
 		return zarpa.EndpointUpdating
 	case wanted == 0:
 		return zarpa.EndpointEmpty
-	case ready == 0:
+	case ready+coming == 0:
 		return zarpa.EndpointFailed
 	case ready < wanted:
 		return zarpa.EndpointDegraded

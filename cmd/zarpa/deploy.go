@@ -2,10 +2,10 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"time"
 
@@ -95,16 +95,10 @@ func (c *cli) deploy(cmd *cobra.Command, api *client.Client, name string, f depl
 	}
 }
 
-// isFile tells a path from the name of a registered model.
+// isFile tells a path from the name of a registered model: a path has a slash or ends as models
+// do, so that a file in the working directory never takes a model's place.
 func isFile(model string) bool {
-	if model == "" {
-		return false
-	}
-	if strings.ContainsAny(model, `/\`) || strings.HasSuffix(model, ".onnx") {
-		return true
-	}
-	_, err := os.Stat(model)
-	return err == nil && !strings.Contains(model, ":")
+	return strings.ContainsAny(model, `/\`) || strings.HasSuffix(model, ".onnx")
 }
 
 // registerOnce registers a file, unless the newest version of the name has the same content.
@@ -214,7 +208,7 @@ func (c *cli) finish(ctx context.Context, api *client.Client, answer zarpa.Chang
 		if report.Effective.Auth == zarpa.AuthKey {
 			row(w, "Keys:", "zarpa keys "+answer.Endpoint)
 		}
-		row(w, "Call it:", "zarpa invoke "+answer.Endpoint+" -d @body.json")
+		row(w, "Call it:", fmt.Sprintf("zarpa invoke %s -d '%s'", answer.Endpoint, c.exampleBody(ctx, api, report)))
 	})
 }
 
@@ -276,11 +270,67 @@ func (c *cli) printFailure(op zarpa.Operation) {
 		if ph.State != zarpa.OperationFailed {
 			continue
 		}
+		ph.Cause = "" // the error that follows says it
 		fmt.Fprintln(c.stderr, phaseLine("✗", ph))
 		for _, line := range ph.Log {
 			fmt.Fprintln(c.stderr, "    "+line)
 		}
 	}
+}
+
+// maxExample is the most elements of an input that an example shows.
+const maxExample = 16
+
+// exampleBody is a body that the endpoint's first model takes; "@body.json" when it would be long.
+func (c *cli) exampleBody(ctx context.Context, api *client.Client, r zarpa.EndpointReport) string {
+	const unknown = "@body.json"
+	if len(r.Effective.Deployments) == 0 {
+		return unknown
+	}
+	m, err := api.GetModel(ctx, r.Effective.Deployments[0].Model)
+	if err != nil {
+		return unknown
+	}
+	data := map[string]any{}
+	for _, in := range m.Signature.Inputs {
+		shape, elements := in.Sizes(), int64(1)
+		for i, n := range shape {
+			shape[i] = max(n, 1) // a dynamic dimension of one
+			elements *= shape[i]
+		}
+		if elements > maxExample || in.NoShape || in.Type == zarpa.Sequence || in.Type == zarpa.Map {
+			return unknown
+		}
+		data[in.Name] = zeros(in.Type, shape)
+	}
+	body := map[string]any{"data": data}
+	if len(m.Signature.Inputs) == 1 {
+		body["data"] = data[m.Signature.Inputs[0].Name]
+	}
+	text, err := json.Marshal(body)
+	if err != nil {
+		return unknown
+	}
+	return string(text)
+}
+
+// zeros is a nested list of a shape.
+func zeros(t zarpa.ElementType, shape []int64) any {
+	if len(shape) == 0 {
+		switch t {
+		case zarpa.String:
+			return ""
+		case zarpa.Bool:
+			return false
+		default:
+			return 0
+		}
+	}
+	list := make([]any, shape[0])
+	for i := range list {
+		list[i] = zeros(t, shape[1:])
+	}
+	return list
 }
 
 // elapsed is how long a phase took, or takes.

@@ -24,7 +24,7 @@ func (c *cli) invokeCommand() *cobra.Command {
 		Use: "invoke NAME -d DATA|@FILE|-", Short: "Call an endpoint with its key",
 		Example: `  zarpa invoke iris -d '{"data": [[5.1, 3.5, 1.4, 0.2]]}'
   zarpa invoke iris -d @rows.json
-  echo '{"inputs": []}' | zarpa invoke iris --path v2/models/iris/infer -d -`,
+  zarpa invoke iris --path v2/models/iris/infer -d @infer.json`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			body, err := c.readData(data)
@@ -93,8 +93,11 @@ func (c *cli) invoke(cmd *cobra.Command, name, path string, body []byte) error {
 		return zarpa.Errorf(zarpa.Unavailable, "the answer broke off").Because(err)
 	}
 	if resp.StatusCode >= 400 {
-		return zarpa.Errorf(zarpa.CodeFromHTTP(resp.StatusCode), "%s answered %s: %s", name, resp.Status, answerMessage(answer)).
-			WithHint("request id %s; zarpa logs %s", resp.Header.Get("X-Request-Id"), name)
+		e := zarpa.Errorf(zarpa.CodeFromHTTP(resp.StatusCode), "%s answered %s: %s", name, resp.Status, answerMessage(answer))
+		if resp.StatusCode < 424 { // the request's own fault: no log knows more
+			return e
+		}
+		return e.WithHint("zarpa logs %s tells more under request id %s", name, resp.Header.Get("X-Request-Id"))
 	}
 	_, err = c.stdout.Write(answer)
 	if !bytes.HasSuffix(answer, []byte("\n")) {

@@ -114,20 +114,22 @@ type progress struct {
 	w        io.Writer
 	terminal bool
 	last     string
+	said     map[string]bool // elsewhere than on a terminal, nothing is said twice
 }
 
 // step shows the state of the work.
 func (p *progress) step(format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
-	if text == p.last {
+	if text == p.last || p.said[text] {
 		return
 	}
+	p.last = text
 	if p.terminal {
 		fmt.Fprint(p.w, "\r\x1b[K"+text)
-	} else {
-		fmt.Fprintln(p.w, text)
+		return
 	}
-	p.last = text
+	p.said[text] = true
+	fmt.Fprintln(p.w, text)
 }
 
 // line ends the current line with a finished one that stays.
@@ -148,7 +150,9 @@ func (p *progress) clear() {
 	p.last = ""
 }
 
-func (c *cli) progress() *progress { return &progress{w: c.stderr, terminal: c.terminal} }
+func (c *cli) progress() *progress {
+	return &progress{w: c.stderr, terminal: c.terminal, said: map[string]bool{}}
+}
 
 func joinMap(m map[string]string) string {
 	var out []string
