@@ -34,6 +34,7 @@ func (nowhere) SetRoutes(context.Context, zarpa.Routes) error { return nil }
 type server struct {
 	http  *httptest.Server
 	store *sqlite.Store
+	blobs *dir.Blobs
 }
 
 func newServer(t *testing.T) *server {
@@ -56,7 +57,7 @@ func newServer(t *testing.T) *server {
 	}
 	log := slog.New(slog.DiscardHandler)
 	recon := target.New(target.Options{Store: store, Router: nowhere{}, Log: log, KeyDigests: api.KeyDigests(store, box)})
-	s := &server{store: store, http: httptest.NewServer(api.New(api.Options{
+	s := &server{store: store, blobs: blobs, http: httptest.NewServer(api.New(api.Options{
 		Store: store, Blobs: blobs, Reconciler: recon, Seal: box, Token: "secret", Log: log,
 		Server: zarpa.Server{Version: "test", GatewayURL: "http://gateway"}, Metrics: http.NotFoundHandler(), GatewayMetrics: http.NotFoundHandler(),
 	}))}
@@ -180,6 +181,7 @@ func TestCallsAnswerWithCodesAndWords(t *testing.T) {
 		{"a dry run makes nothing", "GET", "/v1/endpoints/rose", nil, 404, "", ""},
 		{"operations", "GET", "/v1/operations", nil, 200, "[]", ""},
 		{"too many operations", "GET", "/v1/operations?limit=100000", nil, 400, "limit", ""},
+		{"tail beyond all bounds", "GET", "/v1/endpoints/rose/logs?tail=9223372036854775807", nil, 404, "not_found", ""},
 		{"limit that is none", "GET", "/v1/operations?limit=x", nil, 400, "limit", ""},
 		{"no such operation", "GET", "/v1/operations/op-1", nil, 404, "not_found", ""},
 		{"targets", "GET", "/v1/targets", nil, 200, `"local"`, ""},
@@ -279,6 +281,41 @@ func TestAFurtherDeploymentGetsNoTrafficUntilTold(t *testing.T) {
 	_, answer = s.ask(t, http.MethodPut, "/v1/endpoints/old?dry_run=true", `{"deployments": [{"name": "alpha", "model": "iris", "weight": 5}, {"name": "blue", "model": "iris"}]}`)
 	if got := weights(answer); got["alpha"] != "5" || got["blue"] != "" {
 		t.Errorf("told: %v", got)
+	}
+}
+
+func TestADownloadThatBreaksOffLooksBroken(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	s.register(t)
+	m, err := s.store.Nouns().Models.Get(t.Context(), zarpa.ModelRef{Name: "iris"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A second file whose blob is lost: the first one is sent before that is seen.
+	lost, err := s.blobs.Put(t.Context(), strings.NewReader("lost"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Content.Files = append(m.Content.Files, zarpa.File{Path: "zzz", Digest: lost.Digest, Size: lost.Size})
+	if _, err := s.store.Nouns().Models.Create(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.blobs.Delete(t.Context(), lost.Digest); err != nil {
+		t.Fatal(err)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.http.URL+"/v1/models/iris:2/content", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer secret")
+	resp, err := s.http.Client().Do(req)
+	if err == nil {
+		_, err = io.ReadAll(resp.Body)
+		resp.Body.Close()
+	}
+	if err == nil {
+		t.Errorf("the download ended as if it was whole, with %s", resp.Status)
 	}
 }
 

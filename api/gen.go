@@ -145,7 +145,7 @@ type GetLogsParams struct {
 	// Follow Go on as lines are written.
 	Follow *bool `form:"follow,omitempty" json:"follow,omitempty"`
 
-	// Tail Lines to begin with, of each replica; all that is kept by default.
+	// Tail Lines to begin with, of each replica, at most 100000; all that is kept by default.
 	Tail *int `form:"tail,omitempty" json:"tail,omitempty"`
 }
 

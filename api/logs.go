@@ -8,6 +8,9 @@ import (
 	"github.com/zarpa-dev/zarpa"
 )
 
+// maxTail bounds the lines that a log is begun with: they are held in memory.
+const maxTail = 100_000
+
 // GetLogs streams what replicas printed.
 func (s *server) GetLogs(ctx context.Context, req GetLogsRequestObject) (GetLogsResponseObject, error) {
 	p := req.Params
@@ -19,8 +22,8 @@ func (s *server) GetLogs(ctx context.Context, req GetLogsRequestObject) (GetLogs
 	if err != nil {
 		return nil, err
 	}
-	if value(p.Tail) < 0 {
-		return nil, zarpa.Errorf(zarpa.Invalid, "tail: %d is negative", *p.Tail)
+	if value(p.Tail) < 0 || value(p.Tail) > maxTail {
+		return nil, zarpa.Errorf(zarpa.Invalid, "tail: %d is not between 0 and %d", *p.Tail, maxTail)
 	}
 	body, err := logger.Logs(ctx, seen.Handle, zarpa.LogQuery{
 		Replica: value(p.Replica), Previous: value(p.Previous), Follow: value(p.Follow), Tail: value(p.Tail),

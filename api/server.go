@@ -53,9 +53,6 @@ func New(o Options) http.Handler {
 		o.Now = time.Now
 	}
 	s := &server{o}
-	fail := func(w http.ResponseWriter, r *http.Request, err error) {
-		httpx.WriteError(w, r, httpx.API, err)
-	}
 	strict := NewStrictHandlerWithOptions(s, nil, StrictHTTPServerOptions{
 		RequestErrorHandlerFunc: func(w http.ResponseWriter, r *http.Request, err error) {
 			fail(w, r, zarpa.Errorf(zarpa.Invalid, "request body: %w", err))
@@ -75,7 +72,7 @@ func New(o Options) http.Handler {
 		fail(w, r, zarpa.Errorf(zarpa.NotFound, "no such call: %s %s", r.Method, r.URL.Path).WithHint("api/openapi.yaml lists them all"))
 	})
 	var chain http.Handler = mux
-	chain = flushing(chain)
+	chain = sending(chain)
 	chain = s.strictJSON(chain)
 	chain = s.authenticate(chain)
 	return httpx.RequestID(httpx.API, s.Log, httpx.Recover(httpx.API, chain))
@@ -102,31 +99,46 @@ func (s *server) authenticate(next http.Handler) http.Handler {
 	})
 }
 
-// flushing sends what a handler wrote at once: logs are followed as they come.
-func flushing(next http.Handler) http.Handler {
+// sending notes whether an answer has begun, and sends logs at once: they are followed as they
+// come.
+func sending(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasSuffix(r.URL.Path, "/logs") {
-			w = flushWriter{w, http.NewResponseController(w)}
-		}
-		next.ServeHTTP(w, r)
+		next.ServeHTTP(&answer{ResponseWriter: w, flush: strings.HasSuffix(r.URL.Path, "/logs")}, r)
 	})
 }
 
-type flushWriter struct {
+// answer is a response under way.
+type answer struct {
 	http.ResponseWriter
-	control *http.ResponseController
+	flush bool // after every write
+	begun bool
 }
 
-func (f flushWriter) Write(b []byte) (int, error) {
-	n, err := f.ResponseWriter.Write(b)
-	if err == nil {
-		err = f.control.Flush()
+func (a *answer) WriteHeader(status int) {
+	a.begun = true
+	a.ResponseWriter.WriteHeader(status)
+}
+
+func (a *answer) Write(b []byte) (int, error) {
+	a.begun = true
+	n, err := a.ResponseWriter.Write(b)
+	if err == nil && a.flush {
+		err = http.NewResponseController(a.ResponseWriter).Flush()
 	}
 	return n, err
 }
 
 // Unwrap serves http.ResponseController.
-func (f flushWriter) Unwrap() http.ResponseWriter { return f.ResponseWriter }
+func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+
+// fail answers with an error; an answer that has begun is cut off, so that nobody takes a part
+// for the whole.
+func fail(w http.ResponseWriter, r *http.Request, err error) {
+	if a, ok := w.(*answer); ok && a.begun {
+		panic(http.ErrAbortHandler)
+	}
+	httpx.WriteError(w, r, httpx.API, err)
+}
 
 // GetHealth answers without a token.
 func (s *server) GetHealth(context.Context, GetHealthRequestObject) (GetHealthResponseObject, error) {

@@ -54,7 +54,8 @@ func (c *cli) dataDir() (string, error) {
 	return abs, nil
 }
 
-// connect makes a client of the server that flags, environment or the data directory name.
+// connect makes a client of the server that flags, environment or the data directory name. The
+// data directory's token goes to the data directory's server and to no other.
 func (c *cli) connect() (*client.Client, error) {
 	server, token := c.server, c.token
 	if server == "" {
@@ -82,11 +83,13 @@ func (c *cli) connect() (*client.Client, error) {
 		}
 	}
 	if token == "" {
+		if info, err := readServerInfo(dir); err != nil || info.API != server {
+			return nil, noToken(server) // the file's token is for its own server alone
+		}
 		b, err := os.ReadFile(filepath.Join(dir, tokenFile))
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			return nil, zarpa.Errorf(zarpa.Unauthenticated, "no token for %s", server).
-				WithHint("pass --token or ZARPA_TOKEN; the server keeps it in the file %s of its data directory", tokenFile)
+			return nil, noToken(server)
 		case err != nil:
 			return nil, zarpa.Errorf(zarpa.Denied, "the token cannot be read: %w", err)
 		}
@@ -133,6 +136,11 @@ func trusting(file string) (*http.Client, error) {
 	return &http.Client{Transport: &http.Transport{
 		TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}, ForceAttemptHTTP2: true,
 	}}, nil
+}
+
+func noToken(server string) error {
+	return zarpa.Errorf(zarpa.Unauthenticated, "no token for %s", server).
+		WithHint("pass --token or ZARPA_TOKEN; the server keeps it in the file %s of its data directory", tokenFile)
 }
 
 func readServerInfo(dir string) (serverInfo, error) {

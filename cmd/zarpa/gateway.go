@@ -89,5 +89,5 @@ func checkExposure(flag, addr string, allowed bool) error {
 		return nil
 	}
 	return zarpa.Errorf(zarpa.Invalid, "%s: other machines reach %s, and it is not encrypted", flag, addr).
-		WithHint("give --tls-cert and --tls-key, or allow plain HTTP with --insecure")
+		WithHint("use TLS (--tls-cert, --tls-key) where there is, or allow it with --insecure")
 }

@@ -15,8 +15,11 @@ import (
 	"github.com/zarpa-dev/zarpa"
 )
 
-// maxAnswer bounds what invoke reads of an answer, in bytes.
-const maxAnswer = 1 << 30
+// maxAnswer and maxInput bound what invoke reads, in bytes; no endpoint takes a larger body.
+const (
+	maxAnswer = 1 << 30
+	maxInput  = 4 << 30
+)
 
 func (c *cli) invokeCommand() *cobra.Command {
 	var data, path string
@@ -44,7 +47,11 @@ func (c *cli) readData(data string) ([]byte, error) {
 	case data == "":
 		return nil, zarpa.Errorf(zarpa.Invalid, "-d: not given").WithHint("write the body, @FILE, or - for standard input")
 	case data == "-":
-		return io.ReadAll(c.stdin)
+		b, err := io.ReadAll(io.LimitReader(c.stdin, maxInput+1))
+		if err == nil && len(b) > maxInput {
+			err = zarpa.Errorf(zarpa.TooLarge, "-d: more than %v on standard input", zarpa.Bytes(maxInput))
+		}
+		return b, err
 	case strings.HasPrefix(data, "@"):
 		b, err := os.ReadFile(data[1:])
 		if err != nil {
@@ -88,9 +95,12 @@ func (c *cli) invoke(cmd *cobra.Command, name, path string, body []byte) error {
 			WithHint("zarpa endpoint show %s shows what runs", name).Because(err)
 	}
 	defer resp.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if err != nil {
 		return zarpa.Errorf(zarpa.Unavailable, "the answer broke off").Because(err)
+	}
+	if len(answer) > maxAnswer {
+		return zarpa.Errorf(zarpa.TooLarge, "the answer has more than %v", zarpa.Bytes(maxAnswer)).WithHint("call the endpoint with another client")
 	}
 	if resp.StatusCode >= 400 {
 		e := zarpa.Errorf(zarpa.CodeFromHTTP(resp.StatusCode), "%s answered %s: %s", name, resp.Status, answerMessage(answer))

@@ -27,8 +27,6 @@ const (
 	firstRestart, longestRestart = 50 * time.Millisecond, 5 * time.Second
 	// gatewayHealthy is how long it must have run for the delay to begin anew.
 	gatewayHealthy = 10 * time.Second
-	// trimEvery is how often the gateway's log is held to its limit.
-	trimEvery = 5 * time.Second
 )
 
 // keeper keeps a gateway running: it adopts one that runs, starts one that does not, and starts
@@ -165,7 +163,11 @@ func (k *keeper) start(ctx context.Context) error {
 		return zarpa.Errorf(zarpa.Unavailable, "the gateway cannot be started: %w", err)
 	}
 	k.current = c
-	return k.await(ctx, c)
+	if err := k.await(ctx, c); err != nil {
+		// One that runs and does not answer would be in the way of the next.
+		return errors.Join(err, c.Stop(context.WithoutCancel(ctx), 0))
+	}
+	return nil
 }
 
 func (k *keeper) gatewayLog() child.Log { return child.Log{Path: filepath.Join(k.dir, "gateway.log")} }
@@ -204,17 +206,10 @@ func (k *keeper) await(ctx context.Context, c *child.Child) error {
 // gateway running.
 func (k *keeper) run(ctx context.Context) error {
 	delay := time.Duration(0)
-	trim := time.NewTicker(trimEvery)
-	defer trim.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-trim.C:
-			if err := k.gatewayLog().Trim(); err != nil {
-				k.log.Warn("trim the gateway's log", "error", err)
-			}
-			continue
 		case <-k.current.Done():
 		}
 		exit := k.current.Exit()

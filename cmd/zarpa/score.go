@@ -28,6 +28,7 @@ type scoreFlags struct {
 	timeout, drain        time.Duration
 	maxBody               string
 	queue                 int
+	insecure              bool
 	logLevel              string
 }
 
@@ -54,6 +55,7 @@ replicas by itself.`,
 	fl.DurationVar(&f.drain, "drain-timeout", time.Duration(zarpa.DefaultDrainTimeout), "wait for running requests at the end")
 	fl.StringVar(&f.maxBody, "max-body", zarpa.DefaultMaxBody.String(), "largest request body, then 413")
 	fl.StringVar(&f.label, "label", "", "what GET /-/self answers")
+	fl.BoolVar(&f.insecure, "insecure", false, "allow an address that other machines reach: no key is asked for")
 	fl.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	return cmd
 }
@@ -62,6 +64,11 @@ func (c *cli) score(ctx context.Context, f scoreFlags) error {
 	log, err := c.logger(f.logLevel)
 	if err != nil {
 		return err
+	}
+	if !strings.HasPrefix(f.listen, "unix:") {
+		if err := checkExposure("--listen", f.listen, f.insecure); err != nil {
+			return err
+		}
 	}
 	var maxBody zarpa.Bytes
 	if err := flagText("max-body", f.maxBody, &maxBody); err != nil {

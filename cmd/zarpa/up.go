@@ -136,6 +136,12 @@ func (p *plane) open(ctx context.Context) (err error) {
 	if p.lock, err = lockDir(ctx, p.data); err != nil {
 		return err
 	}
+	for _, name := range []string{"blobs", "bundles"} { // models are nobody else's business
+		private := filepath.Join(p.data, name)
+		if err := errors.Join(os.MkdirAll(private, 0o700), os.Chmod(private, 0o700)); err != nil {
+			return dataError(p.data, err)
+		}
+	}
 	if err := child.SweepFiles(p.data); err != nil {
 		return dataError(p.data, err)
 	}

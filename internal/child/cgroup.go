@@ -334,8 +334,8 @@ func oomKills(lines *bufio.Scanner) int {
 }
 
 // removeCgroups removes groups whose processes are dead or dying. Groups that stay busy are left
-// for [Cgroups.Sweep].
-func removeCgroups(dirs []string) {
+// for [Cgroups.Sweep], and so are all when stop is closed.
+func removeCgroups(dirs []string, stop <-chan struct{}) {
 	deadline := time.Now().Add(groupBusy)
 	for _, dir := range dirs {
 		for pause := time.Millisecond; ; pause *= 2 {
@@ -343,7 +343,11 @@ func removeCgroups(dirs []string) {
 			if err == nil || errors.Is(err, fs.ErrNotExist) || time.Now().Add(pause).After(deadline) {
 				break
 			}
-			time.Sleep(pause) // the kernel tells nobody when a group becomes free
+			select {
+			case <-time.After(pause): // the kernel tells nobody when a group becomes free
+			case <-stop:
+				return
+			}
 		}
 	}
 }

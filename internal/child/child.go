@@ -101,7 +101,7 @@ func Start(ctx context.Context, s Spec) (*Child, error) {
 	}
 	c := &Child{dir: s.Dir, record: r, groups: s.Cgroups, done: make(chan struct{}), released: make(chan struct{})}
 	if err := c.launch(s, []*os.File{null, log, log}, group); err != nil {
-		removeCgroups(group.dirs)
+		removeCgroups(group.dirs, ctx.Done())
 		return nil, errors.Join(err, removeRecord(s.Dir))
 	}
 	c.watch()
@@ -198,7 +198,7 @@ func (c *Child) finish(status syscall.WaitStatus, known bool) {
 	c.exit = exit
 	c.mu.Unlock()
 	close(c.done)
-	removeCgroups(c.record.Cgroups) // may have to wait for the last of the group to be gone
+	removeCgroups(c.record.Cgroups, c.released) // may have to wait for the last of the group to be gone
 	c.groups.prune()
 }
 

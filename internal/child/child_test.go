@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -273,6 +274,10 @@ func TestLogIsBounded(t *testing.T) {
 	}
 	if !slices.Equal(lines, []string{"line 498", "line 499"}) {
 		t.Errorf("tail = %q", lines)
+	}
+	lines = nil
+	if err := l.Lines(t.Context(), LogRead{Tail: math.MaxInt}, keep); err != nil || lines[len(lines)-1] != "line 499" {
+		t.Errorf("more lines than there can be: %v", err)
 	}
 }
 

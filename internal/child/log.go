@@ -199,7 +199,7 @@ func (r *logReader) begin(ctx context.Context, tail int) error {
 	emit := r.emit
 	if tail > 0 {
 		r.emit = func(line string) error {
-			if kept = append(kept, line); len(kept) > 2*tail {
+			if kept = append(kept, line); len(kept)-tail > tail {
 				kept = append(kept[:0], kept[len(kept)-tail:]...)
 			}
 			return nil
