@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -130,6 +131,10 @@ type loading struct {
 func (c *cli) serveModel(ctx context.Context, server *score.Server, ln net.Listener, l loading) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	if c.getenv("GOMAXPROCS") == "" {
+		// Calls into the model hold Go's processors while they run: as many again for the requests.
+		runtime.GOMAXPROCS(2 * runtime.GOMAXPROCS(0))
+	}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(ctx, ln) }()
 	session, err := c.load(ctx, l)
