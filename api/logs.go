@@ -18,7 +18,7 @@ func (s *server) GetLogs(ctx context.Context, req GetLogsRequestObject) (GetLogs
 	if err != nil {
 		return nil, err
 	}
-	logger, err := s.Reconciler.Logs(ctx, seen)
+	logger, err := s.Reconciler.Logger(seen)
 	if err != nil {
 		return nil, err
 	}

@@ -46,6 +46,15 @@ func Build(ctx context.Context, blobs zarpa.Blobs, b zarpa.Bundle) (string, erro
 }
 
 // encode is the canonical text of a valid bundle.
+// Digest is the digest that Build would return; nothing is stored.
+func Digest(b zarpa.Bundle) (string, error) {
+	text, err := encode(b)
+	if err != nil {
+		return "", err
+	}
+	return digestOf(text), nil
+}
+
 func encode(b zarpa.Bundle) ([]byte, error) {
 	if b.Format == 0 {
 		b.Format = Format

@@ -246,8 +246,8 @@ func (r *Reconciler) Refresh(ctx context.Context, endpoint string) error {
 // Republish sends the routes to a gateway that is new.
 func (r *Reconciler) Republish(ctx context.Context) error { return r.routes.publish(ctx) }
 
-// Logs opens what the replicas of an observed deployment printed.
-func (r *Reconciler) Logs(ctx context.Context, o zarpa.Observed) (zarpa.Logger, error) {
+// Logger is the power of an observed deployment's driver to read logs; unavailable without it.
+func (r *Reconciler) Logger(o zarpa.Observed) (zarpa.Logger, error) {
 	if l, ok := r.o.Drivers[o.Target].(zarpa.Logger); ok {
 		return l, nil
 	}

@@ -24,6 +24,7 @@ type ground struct {
 	store  *sqlite.Store
 	driver *memory.Driver
 	router *router
+	starts *flaky
 }
 
 // router keeps the last routes, and can be away.
@@ -72,7 +73,7 @@ func newGround(t *testing.T) *ground {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var starts flaky
+	starts := &flaky{}
 	driver, err := memory.New(ctx, memory.Options{Start: starts.start})
 	if err != nil {
 		t.Fatal(err)
@@ -82,7 +83,7 @@ func newGround(t *testing.T) *ground {
 			t.Error(err)
 		}
 	})
-	g := &ground{store: store, driver: driver, router: &router{}}
+	g := &ground{store: store, driver: driver, router: &router{}, starts: starts}
 	for _, name := range []string{"good", "broken", "flaky", "dying"} {
 		if _, err := store.Nouns().Models.Create(ctx, zarpa.Model{Name: name, Created: time.Now()}); err != nil {
 			t.Fatal(err)
@@ -113,8 +114,9 @@ func startReplica(ctx context.Context, r memory.Replica) (memory.Running, error)
 
 // flaky lets replicas of the model "flaky" die twice before they start, those of "dying" always.
 type flaky struct {
-	mu sync.Mutex
-	n  map[string]int
+	mu   sync.Mutex
+	n    map[string]int
+	gate chan struct{} // when set, replicas end after it is closed
 }
 
 func (f *flaky) start(ctx context.Context, r memory.Replica) (memory.Running, error) {
@@ -129,18 +131,24 @@ func (f *flaky) start(ctx context.Context, r memory.Replica) (memory.Running, er
 	if dies {
 		return memory.Running{}, errors.New("it died")
 	}
-	return startReplica(ctx, r)
+	running, err := startReplica(ctx, r)
+	end := running.Shutdown
+	running.Shutdown = func(ctx context.Context) error {
+		f.mu.Lock()
+		gate := f.gate
+		f.mu.Unlock()
+		if gate != nil {
+			<-gate
+		}
+		return end(ctx)
+	}
+	return running, err
 }
 
 // reconcile starts a reconciler over the ground and returns it with its end.
 func (g *ground) reconcile(t *testing.T) (*target.Reconciler, func()) {
 	t.Helper()
-	r := target.New(target.Options{
-		Store: g.store, Drivers: map[string]zarpa.Driver{"local": g.driver}, Router: g.router,
-		Bundle:     func(_ context.Context, m zarpa.Model) (string, error) { return "sha256:" + m.Name, nil },
-		KeyDigests: func(context.Context, string) ([][]byte, error) { return nil, nil },
-		Log:        slog.New(slog.DiscardHandler),
-	})
+	r := target.New(g.options())
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()
@@ -155,6 +163,27 @@ func (g *ground) reconcile(t *testing.T) (*target.Reconciler, func()) {
 	}
 	t.Cleanup(stop)
 	return r, stop
+}
+
+func (g *ground) options() target.Options {
+	return target.Options{
+		Store: g.store, Drivers: map[string]zarpa.Driver{"local": g.driver}, Router: g.router,
+		Bundle:     func(_ context.Context, m zarpa.Model) (string, error) { return "sha256:" + m.Name, nil },
+		KeyDigests: func(context.Context, string) ([][]byte, error) { return nil, nil },
+		Log:        slog.New(slog.DiscardHandler),
+	}
+}
+
+// hold keeps replicas from ending until the returned function is called.
+func (g *ground) hold(t *testing.T) (release func()) {
+	t.Helper()
+	gate := make(chan struct{})
+	g.starts.mu.Lock()
+	g.starts.gate = gate
+	g.starts.mu.Unlock()
+	release = sync.OnceFunc(func() { close(gate) })
+	t.Cleanup(release)
+	return release
 }
 
 // want stores an endpoint with an operation, as the API does.
@@ -324,6 +353,27 @@ func TestReconcileGoesOnWhereAnotherOneStopped(t *testing.T) {
 	if a, b := g.router.replicas("a"), g.router.replicas("b"); a != 1 || b != 1 {
 		t.Errorf("replicas on the routes: a %d, b %d; want 1 each", a, b)
 	}
+}
+
+func TestReconcileDoesNotSpinWhileAReplicaDrains(t *testing.T) {
+	t.Parallel()
+	g := newGround(t)
+	r, stop := g.reconcile(t)
+	g.ends(t, r, g.want(t, endpoint("a", "good:1", 2), "deploy"))
+	stop()
+	release := g.hold(t)
+	e := endpoint("a", "good:1", 1)
+	e.Generation = 2
+	g.want(t, e, "update")
+	r = target.New(g.options())
+	// The first step marks one to drain and takes it off the routes, the second tells it to stop.
+	for i, want := range []bool{true, false, false} {
+		again, err := r.Step(t.Context(), "a")
+		if err != nil || (again == time.Millisecond) != want {
+			t.Errorf("step %d: again after %v, %v; want at once: %v", i+1, again, err, want)
+		}
+	}
+	release()
 }
 
 func TestRouteGivesAllTrafficToTheFirstDeploymentUnlessTold(t *testing.T) {

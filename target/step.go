@@ -20,6 +20,9 @@ type step struct {
 	op       *recorder
 	// satisfied holds the names of deployments that have all they want, with the routes aside.
 	satisfied map[string]bool
+	// follow asks for another step at once: replicas that began to drain are off the routes then,
+	// and it stops them. Their end is told by the driver.
+	follow bool
 }
 
 // Step brings one endpoint one step closer to what is wanted and says after how long another
@@ -87,7 +90,9 @@ func (s *step) advance(ctx context.Context, spec zarpa.DeploymentSpec) error {
 		return err
 	}
 	d.Handle = o.Handle
-	if !s.r.routes.stale() || !draining(o.Status) {
+	if s.r.routes.stale() && len(draining(o.Status)) > 0 {
+		s.follow = true // the gateway may still send to them
+	} else {
 		s.op.begin(spec.Name, "start")
 		if o.Handle, err = driver.Apply(ctx, d); err != nil {
 			s.op.blocked(spec.Name, "start", err)
@@ -97,6 +102,10 @@ func (s *step) advance(ctx context.Context, spec zarpa.DeploymentSpec) error {
 	status, err := driver.Observe(ctx, o.Handle)
 	if err != nil && !errors.Is(err, zarpa.ErrNotFound) {
 		return fmt.Errorf("observe %s: %w", d.Key(), err)
+	}
+	before := draining(o.Status)
+	for id := range draining(status) {
+		s.follow = s.follow || !before[id]
 	}
 	o.Status = status
 	if err := s.put(ctx, o); err != nil {
@@ -183,21 +192,19 @@ func (s *step) settle(ctx context.Context) (time.Duration, error) {
 	if complete {
 		s.op.end("", "route", "")
 	}
+	var again time.Duration
 	left, err := s.retire(ctx, retire)
-	if err != nil || left > 0 || !complete {
-		if slices.ContainsFunc(keep, func(o zarpa.Observed) bool { return draining(o.Status) }) {
-			return time.Millisecond, err
-		}
-		return s.op.expire(s.spec), err
+	switch {
+	case err != nil:
+	case left > 0 || !complete:
+		again = s.op.expire(s.spec)
+	default:
+		err = s.finish(ctx)
 	}
-	if err := s.finish(ctx); err != nil {
-		return 0, err
+	if s.follow {
+		again = time.Millisecond
 	}
-	// Replicas that drain are off the routes now: the next step stops them.
-	if slices.ContainsFunc(keep, func(o zarpa.Observed) bool { return draining(o.Status) }) {
-		return time.Millisecond, nil
-	}
-	return 0, nil
+	return again, err
 }
 
 // divide parts the records into those that are wanted and those to retire. A deployment that
@@ -269,11 +276,10 @@ func (s *step) remove(ctx context.Context, o zarpa.Observed) (bool, error) {
 
 // finish ends the operation, and the endpoint itself when it was to go.
 func (s *step) finish(ctx context.Context) error {
+	s.op.succeed(s.r.o.Now())
 	if !s.endpoint.Deleting {
-		s.op.succeed(s.r.o.Now())
 		return nil
 	}
-	s.op.succeed(s.r.o.Now())
 	err := s.r.o.Store.Atomically(ctx, func(n zarpa.Nouns) error {
 		return errors.Join(
 			n.Keys.Delete(ctx, s.endpoint.Name),
@@ -288,6 +294,13 @@ func (s *step) finish(ctx context.Context) error {
 	return nil
 }
 
-func draining(s zarpa.DeploymentStatus) bool {
-	return slices.ContainsFunc(s.Replicas, func(r zarpa.Replica) bool { return r.Phase == zarpa.ReplicaDraining })
+// draining is the set of replicas that drain, by ID.
+func draining(s zarpa.DeploymentStatus) map[string]bool {
+	ids := map[string]bool{}
+	for _, r := range s.Replicas {
+		if r.Phase == zarpa.ReplicaDraining {
+			ids[r.ID] = true
+		}
+	}
+	return ids
 }

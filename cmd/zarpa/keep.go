@@ -83,7 +83,7 @@ func (p *plane) sweepOnce(ctx context.Context) error {
 			keep[d] = true
 		}
 		// The bundle of a registered model is made again from it, at the same digest.
-		digest, err := p.bundle(ctx, m)
+		digest, err := bundle.Digest(describe(m))
 		if err != nil {
 			return err
 		}

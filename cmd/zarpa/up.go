@@ -16,6 +16,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -101,6 +102,7 @@ type plane struct {
 	recon    *target.Reconciler
 	listener net.Listener
 	scheme   string
+	bundled  sync.Map // zarpa.ModelRef → digest of its bundle, which is stored
 }
 
 func (c *cli) up(ctx context.Context, f upFlags) error {
@@ -205,16 +207,28 @@ func (p *plane) openParts(ctx context.Context) error {
 	return p.keeper.open(ctx)
 }
 
-// bundle packages a registered model.
+// bundle packages a registered model, once: a version never changes.
 func (p *plane) bundle(ctx context.Context, m zarpa.Model) (string, error) {
+	if digest, ok := p.bundled.Load(m.Ref()); ok {
+		return digest.(string), nil //nolint:forcetypeassert // the next lines put nothing else there
+	}
+	digest, err := bundle.Build(ctx, p.blobs, describe(m))
+	if err == nil {
+		p.bundled.Store(m.Ref(), digest)
+	}
+	return digest, err
+}
+
+// describe is the bundle of one model.
+func describe(m zarpa.Model) zarpa.Bundle {
 	file := ""
 	if len(m.Content.Files) == 1 {
 		file = m.Content.Files[0].Path
 	}
-	return bundle.Build(ctx, p.blobs, zarpa.Bundle{
+	return zarpa.Bundle{
 		Format: bundle.Format, Engine: m.Format,
 		Models: []zarpa.BundleModel{{Name: m.Name, Version: m.Version, Content: m.Content, Signature: m.Signature, File: file}},
-	})
+	}
 }
 
 // ensureTarget makes the target that every server has.
