@@ -45,7 +45,6 @@ func Build(ctx context.Context, blobs zarpa.Blobs, b zarpa.Bundle) (string, erro
 	return putBytes(ctx, blobs, text)
 }
 
-// encode is the canonical text of a valid bundle.
 // Digest is the digest that Build would return; nothing is stored.
 func Digest(b zarpa.Bundle) (string, error) {
 	text, err := encode(b)
@@ -55,6 +54,7 @@ func Digest(b zarpa.Bundle) (string, error) {
 	return digestOf(text), nil
 }
 
+// encode is the canonical text of a valid bundle.
 func encode(b zarpa.Bundle) ([]byte, error) {
 	if b.Format == 0 {
 		b.Format = Format
