@@ -358,8 +358,9 @@ func TestReconcileGoesOnWhereAnotherOneStopped(t *testing.T) {
 func TestReconcileDoesNotSpinWhileAReplicaDrains(t *testing.T) {
 	t.Parallel()
 	g := newGround(t)
+	op := g.want(t, endpoint("a", "good:1", 2), "deploy")
 	r, stop := g.reconcile(t)
-	g.ends(t, r, g.want(t, endpoint("a", "good:1", 2), "deploy"))
+	g.ends(t, r, op)
 	stop()
 	release := g.hold(t)
 	e := endpoint("a", "good:1", 1)
