@@ -3,9 +3,26 @@
 set -eu
 cd "$(dirname "$0")/.."
 time="${1:-10s}"
+log=.cache/fuzz.log
+mkdir -p .cache
+
+# fuzz FOLDER TARGET. Go's fuzzer may report its own end as a failure, when the time is over while a worker
+# still runs an input (golang/go#75804): nothing was found then, and no input was written.
+fuzz() {
+	if "${GO:-go}" test -run '^$' -fuzz "^$2\$" -fuzztime "$time" "./$1" >"$log" 2>&1 </dev/null; then
+		tail -n 3 "$log"
+		return
+	fi
+	if grep -q '^ *context deadline exceeded' "$log" && ! grep -qE 'Failing input|panic' "$log"; then
+		echo "the time was over while an input ran: nothing found"
+		return
+	fi
+	cat "$log"
+	return 1
+}
 
 git ls-files --cached --others --exclude-standard '*_test.go' | xargs grep -HoE '^func Fuzz[A-Za-z0-9_]*' |
 	sort -u | while IFS=: read -r file func; do
 	echo "$(dirname "$file") ${func#func }"
-	"${GO:-go}" test -run '^$' -fuzz "^${func#func }\$" -fuzztime "$time" "./$(dirname "$file")" </dev/null
+	fuzz "$(dirname "$file")" "${func#func }"
 done
