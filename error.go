@@ -83,7 +83,8 @@ func (c Code) ExitCode() int {
 	return 1
 }
 
-// CodeFromHTTP is the code for an HTTP status of 400 or more, for answers whose body carries none.
+// CodeFromHTTP is the code for an HTTP status of 400 or more, for answers of which no more is known:
+// [CodeFromAnswer] tells the two meanings of 503 apart.
 func CodeFromHTTP(status int) Code {
 	for _, row := range codes {
 		if row.status == status {
@@ -94,6 +95,15 @@ func CodeFromHTTP(status int) Code {
 		return Invalid
 	}
 	return Internal
+}
+
+// CodeFromAnswer is the code for an HTTP answer of 400 or more whose body carries none. A 503 that
+// says when to try again (Retry-After) is overloaded, another one unavailable.
+func CodeFromAnswer(status int, header http.Header) Code {
+	if status == http.StatusServiceUnavailable && header.Get("Retry-After") == "" {
+		return Unavailable
+	}
+	return CodeFromHTTP(status)
 }
 
 // Error is the failure that users see. Message says what was wrong and names the field; Hint

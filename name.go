@@ -28,11 +28,22 @@ func ValidateName(kind, name string) error {
 
 func letter(r rune) bool { return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' }
 
+// maxWord is the longest word, in bytes, that candidates are compared with: words come from clients,
+// and comparing costs the product of two lengths.
+const maxWord = 64
+
 // Nearest is the candidate closest to word in edit distance, or "" when none is near enough to
-// be worth suggesting (more than a third of the word differs, two edits always allowed).
+// be worth suggesting (more than a third of the word differs, two edits always allowed), or the word
+// is too long for a slip.
 func Nearest(word string, candidates []string) string {
+	if len(word) > maxWord {
+		return ""
+	}
 	best, bestDist := "", max(2, len(word)/3)+1
 	for _, c := range candidates {
+		if len(c) >= len(word)+bestDist {
+			continue // that many bytes are missing
+		}
 		if d := editDistance(strings.ToLower(word), strings.ToLower(c)); d < bestDist {
 			best, bestDist = c, d
 		}

@@ -9,7 +9,7 @@ import (
 // endpoint.
 type Operation struct {
 	ID string `json:"id"`
-	// Kind is "deploy", "update" or "delete".
+	// Kind is "deploy", "update", "delete" or [OperationTraffic].
 	Kind     string `json:"kind"`
 	Endpoint string `json:"endpoint"`
 	// Generation is the endpoint's generation that it brings about.
@@ -22,7 +22,15 @@ type Operation struct {
 	Ended    time.Time      `json:"ended,omitzero"`
 	// Error is why it failed.
 	Error *Error `json:"error,omitempty"`
+	// Who asked for it.
+	Who string `json:"who,omitempty"`
+	// Before is the endpoint's spec from before the change, to go back to; nil when it was new.
+	Before *EndpointSpec `json:"before,omitempty"`
 }
+
+// OperationTraffic is the kind of an operation that changes nothing but who gets the traffic: it ends
+// when the gateway follows, whatever becomes of the replicas.
+const OperationTraffic = "traffic"
 
 // OperationState is where an operation is.
 type OperationState string
@@ -36,7 +44,7 @@ const (
 
 // Phase is one step of an operation.
 type Phase struct {
-	// Name is "validate", "package", "start", "load", "route", "drain" or "remove".
+	// Name is "validate", "environment", "package", "start", "load", "route", "drain" or "remove".
 	Name       string         `json:"name"`
 	Deployment string         `json:"deployment,omitempty"`
 	State      OperationState `json:"state"`

@@ -120,3 +120,16 @@ func (c *CPU) UnmarshalText(b []byte) error {
 	*c = CPU(f)
 	return nil
 }
+
+// AmountOf reads a number, or a share of whole that ends in "%" and is rounded up. The error says what is wrong.
+func AmountOf(text string, whole int) (int, error) {
+	digits, share := strings.CutSuffix(text, "%")
+	n, err := strconv.Atoi(digits)
+	if err != nil || n < 0 || n > 1000 {
+		return 0, Errorf(Invalid, "%.20q is neither a number from 0 to 1000 nor a share such as 25%%", text)
+	}
+	if share {
+		return (n*whole + percent - 1) / percent, nil
+	}
+	return n, nil
+}

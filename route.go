@@ -3,6 +3,7 @@ package zarpa
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 )
 
 // Routes are all that a gateway needs to know, in one snapshot. They cross a process boundary as
@@ -11,6 +12,8 @@ type Routes struct {
 	// Revision grows with every change; a gateway ignores one that is older than its own.
 	Revision  int64   `json:"revision"`
 	Endpoints []Route `json:"endpoints"`
+	// VerifyKeys are those whose signatures make scoring tokens valid.
+	VerifyKeys []VerifyKey `json:"verify_keys,omitempty"`
 }
 
 // Route is one endpoint as the gateway sees it.
@@ -23,9 +26,31 @@ type Route struct {
 	MaxQueue       int      `json:"max_queue"`
 	QueueWait      Duration `json:"queue_wait"`
 	MaxBody        Bytes    `json:"max_body"`
+	// StatusCodes and CORSOrigins are the endpoint's.
+	StatusCodes StatusCodes `json:"status_codes,omitempty"`
+	CORSOrigins []string    `json:"cors_origins,omitempty"`
+	// Mirror, Sticky, Limits, RetryBudget and Ejection are the endpoint's, defaults filled in.
+	Mirror      *MirrorSpec   `json:"mirror,omitempty"`
+	Sticky      string        `json:"sticky,omitempty"`
+	Limits      *KeyLimits    `json:"limits,omitempty"`
+	RetryBudget int           `json:"retry_budget"`
+	Ejection    *EjectionSpec `json:"ejection,omitempty"`
 	// Deployments with at least one replica, or with none yet: a request for those waits its
 	// QueueWait for one to come.
 	Deployments []RouteDeployment `json:"deployments"`
+}
+
+// UnmarshalJSON fills in the defaults of what earlier releases did not write: a gateway that comes
+// back with their file tries again and ejects as one with new routes does.
+func (r *Route) UnmarshalJSON(b []byte) error {
+	type plain Route // without this method
+	p := plain{RetryBudget: DefaultRetryBudget}
+	if err := json.Unmarshal(b, &p); err != nil {
+		return err
+	}
+	p.Ejection = p.Ejection.WithDefaults()
+	*r = Route(p)
+	return nil
 }
 
 // RouteDeployment is one deployment as the gateway sees it.
@@ -34,8 +59,15 @@ type RouteDeployment struct {
 	// Weight is the share of the traffic in per cent.
 	Weight int `json:"weight"`
 	// MaxConcurrency is how many requests one replica gets at a time.
-	MaxConcurrency int            `json:"max_concurrency"`
-	Replicas       []RouteReplica `json:"replicas"`
+	MaxConcurrency int `json:"max_concurrency"`
+	// Hold is how long a request waits, in place of QueueWait, while there is no replica: a first one
+	// starts when a request waits. 0 for a deployment that is not started by requests.
+	Hold Duration `json:"hold,omitempty"`
+	// SlowStart is how long a new replica gets fewer requests.
+	SlowStart Duration `json:"slow_start,omitempty"`
+	// ModelControl is the deployment's: explicit lets a client's load and unload reach its replicas.
+	ModelControl ModelControl   `json:"model_control,omitempty"`
+	Replicas     []RouteReplica `json:"replicas"`
 }
 
 // RouteReplica is one replica that may get requests.

@@ -10,6 +10,10 @@ type Nouns struct {
 	Deployments Deployments
 	Operations  Operations
 	Targets     Targets
+	Scalings    Scalings
+	Rollouts    Rollouts
+	Accesses    Accesses
+	Audits      Audits
 }
 
 // Store keeps the nouns durably: what a method acknowledged survives the loss of power.

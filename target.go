@@ -43,7 +43,8 @@ type Driver interface {
 	// draining, and only an Apply that follows such an Observe stops it, so that the routes can
 	// leave it in between. A broken replica is started again with a growing delay.
 	//
-	// Errors: invalid when d can never run here, overloaded or unavailable when it cannot now.
+	// Errors: invalid when d can never run here, unavailable when it cannot now, overloaded when the
+	// target is full: what had room was started, and the handle is valid.
 	Apply(ctx context.Context, d Deployment) (Handle, error)
 	// Observe reports what runs now, or not_found when nothing of the handle does. It changes
 	// nothing but the marks that Apply's comment tells of.
@@ -89,6 +90,78 @@ type Notifier interface {
 	Notify(changed func(key string))
 }
 
+// Checker is an optional power of a driver: telling what can never run before anything is stored.
+type Checker interface {
+	// Check returns invalid for a deployment that Apply would refuse as invalid whatever else runs. The
+	// defaults of spec are filled in. It changes nothing and asks nobody.
+	Check(spec DeploymentSpec) error
+}
+
+// Replacer is an optional power of a driver: replacing one replica without downtime.
+type Replacer interface {
+	// Replace marks a replica, durably: it becomes like one of an earlier revision, which serves until
+	// another one is ready, and the Applies that follow replace it. Marking twice is marking once.
+	// not_found when the handle or the replica is unknown.
+	Replace(ctx context.Context, h Handle, id string) error
+}
+
+// Capacity is an optional power of a driver: telling how much its target can run.
+type Capacity interface {
+	// Capacity returns what the target has and what its replicas take of it, at this moment.
+	Capacity(ctx context.Context) (CapacityReport, error)
+}
+
+// CapacityReport is what a target can run, and what runs there. What is 0 of MaxReplicas, CPU and Memory
+// is unknown, or unbounded.
+type CapacityReport struct {
+	// MaxReplicas is what the target refuses to go beyond, and Replicas how many there are.
+	MaxReplicas int `json:"max_replicas,omitempty"`
+	Replicas    int `json:"replicas"`
+	// Of are the replicas by [ReplicasOf]; nil is unknown.
+	Of map[string]int `json:"of,omitempty"`
+	// CPU and Memory are the machine's, UsedCPU and UsedMemory what the deployments ask for all their
+	// replicas. The target may run more than that, slowly: scaling does not.
+	CPU        CPU   `json:"cpu,omitempty"`
+	UsedCPU    CPU   `json:"used_cpu"`
+	Memory     Bytes `json:"memory,omitempty"`
+	UsedMemory Bytes `json:"used_memory"`
+}
+
+// ReplicasOf is the key of a deployment in [CapacityReport].Of.
+func ReplicasOf(endpoint, deployment string) string { return endpoint + "/" + deployment }
+
+// Slots is how many more replicas the target accepts; -1 is unknown.
+func (r CapacityReport) Slots() int {
+	if r.MaxReplicas == 0 {
+		return -1
+	}
+	return max(0, r.MaxReplicas-r.Replicas)
+}
+
+// Room is how many more replicas of a deployment the machine has processors and memory for; -1 is
+// unknown: it has no such bound, or the deployment asks for none.
+func (r CapacityReport) Room(d DeploymentSpec) int {
+	room := -1
+	if r.CPU > 0 && d.CPU > 0 {
+		room = max(0, int((r.CPU-r.UsedCPU)/d.CPU+1e-9))
+	}
+	if r.Memory > 0 && d.Memory > 0 {
+		fits := max(0, int((r.Memory-r.UsedMemory)/d.Memory))
+		if room < 0 || fits < room {
+			room = fits
+		}
+	}
+	return room
+}
+
+// With is the report when so many more replicas of a deployment ran.
+func (r CapacityReport) With(d DeploymentSpec, replicas int) CapacityReport {
+	r.Replicas += replicas
+	r.UsedCPU += CPU(replicas) * d.CPU
+	r.UsedMemory += Bytes(replicas) * d.Memory
+	return r
+}
+
 // DeploymentStatus is what a driver observed.
 type DeploymentStatus struct {
 	// Revision is the one that the last Apply asked for.
@@ -106,6 +179,17 @@ func (s DeploymentStatus) Ready(revision string) int {
 	n := 0
 	for _, r := range s.Replicas {
 		if r.Phase == ReplicaReady && (revision == "" || r.Revision == revision) {
+			n++
+		}
+	}
+	return n
+}
+
+// Count counts the replicas in a phase.
+func (s DeploymentStatus) Count(phase ReplicaPhase) int {
+	n := 0
+	for _, r := range s.Replicas {
+		if r.Phase == phase {
 			n++
 		}
 	}
@@ -154,7 +238,8 @@ type Replica struct {
 // Exit is how one run of a replica ended.
 type Exit struct {
 	At time.Time `json:"at"`
-	// Code is the exit code; -1 when a signal ended it, or when it ended unseen (Unknown).
+	// Code is the exit code; -1 when a signal ended it, when it ended unseen (Unknown), or when it
+	// could not be started.
 	Code   int    `json:"code"`
 	Signal string `json:"signal,omitempty"`
 	// OutOfMemory is set when the kernel ended it for going over its memory limit.

@@ -154,6 +154,9 @@ type ValueInfo struct {
 	// Items describes the values in a Sequence (one entry) or the keys and values of a Map (two).
 	Items []ValueInfo `json:"items,omitempty"`
 	Doc   string      `json:"doc,omitempty"`
+	// Columns are the names of a matrix's columns, in their order, where the model knows them: a table
+	// whose columns are named is put in that order.
+	Columns []string `json:"columns,omitempty"`
 }
 
 // Sizes is the shape as the Open Inference Protocol writes it: -1 for dynamic dimensions. It is

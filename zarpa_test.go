@@ -29,6 +29,16 @@ func TestEveryCodeHasAStatusAndAnExitCodeOfItsOwn(t *testing.T) {
 			t.Errorf("%s: comes back from HTTP as %s", code, back)
 		}
 	}
+	for retry, want := range map[string]zarpa.Code{"1": zarpa.Overloaded, "": zarpa.Unavailable} {
+		header := http.Header{}
+		header.Set("Retry-After", retry)
+		if got := zarpa.CodeFromAnswer(http.StatusServiceUnavailable, header); got != want {
+			t.Errorf("503 with Retry-After %q is %s, want %s", retry, got, want)
+		}
+	}
+	if got := zarpa.CodeFromAnswer(http.StatusTooManyRequests, http.Header{}); got != zarpa.Overloaded {
+		t.Errorf("429 is %s", got)
+	}
 	if zarpa.CodeFromHTTP(http.StatusTeapot) != zarpa.Invalid || zarpa.CodeFromHTTP(599) != zarpa.Internal {
 		t.Error("unknown statuses must be invalid below 500, internal above")
 	}
@@ -79,6 +89,13 @@ func TestNearest(t *testing.T) {
 	for word, want := range map[string]string{"replcas": "replicas", "Memory": "memory", "cpus": "cpu", "something": ""} {
 		if got := zarpa.Nearest(word, fields); got != want {
 			t.Errorf("%s: %q, want %q", word, got, want)
+		}
+	}
+	// What a client made long is not compared: it would take minutes.
+	long := strings.Repeat("x", 1<<20)
+	for word, candidate := range map[string]string{long: long + "y", "memory": long} {
+		if got := zarpa.Nearest(word, []string{candidate}); got != "" {
+			t.Errorf("%d bytes: %d bytes", len(word), len(got))
 		}
 	}
 }
@@ -210,6 +227,14 @@ func TestSpecsNameTheFieldThatIsWrong(t *testing.T) {
 		"max_concurrency": func(s *zarpa.EndpointSpec) { s.Deployments[0].MaxConcurrency = -1 },
 		"start_timeout":   func(s *zarpa.EndpointSpec) { s.Deployments[0].StartTimeout = -1 },
 		"drain_timeout":   func(s *zarpa.EndpointSpec) { s.Deployments[0].DrainTimeout = -1 },
+		"models":          func(s *zarpa.EndpointSpec) { s.Deployments[0].Models = []string{"rank:1", "iris:2"} },
+		"at most 99":      func(s *zarpa.EndpointSpec) { s.Deployments[0].Models = make([]string, zarpa.MaxModels) },
+		"not a positive":  func(s *zarpa.EndpointSpec) { s.Deployments[0].Models = []string{"rank:x"} },
+		"model_control":   func(s *zarpa.EndpointSpec) { s.Deployments[0].ModelControl = "poll" },
+		"max_batch_rows":  func(s *zarpa.EndpointSpec) { s.Deployments[0].MaxBatchRows = 10_001 },
+		"max_batch_delay": func(s *zarpa.EndpointSpec) { s.Deployments[0].MaxBatchDelay = zarpa.Duration(time.Minute) },
+		"status_codes":    func(s *zarpa.EndpointSpec) { s.StatusCodes = "v3" },
+		"cors_origins[1]": func(s *zarpa.EndpointSpec) { s.CORSOrigins = []string{"*", "example.com"} },
 		"weight":          func(s *zarpa.EndpointSpec) { w := 101; s.Deployments[0].Weight = &w },
 	} {
 		spec := zarpa.EndpointSpec{Deployments: []zarpa.DeploymentSpec{good}}
@@ -223,9 +248,51 @@ func TestSpecsNameTheFieldThatIsWrong(t *testing.T) {
 	}
 }
 
+func TestOriginsAreCheckedAndExpressionsMatchWholeOnes(t *testing.T) {
+	t.Parallel()
+	for origin, ok := range map[string]bool{
+		"*": true, "https://app.example.com": true, "http://localhost:3000": true, "/https:\\/\\/.*\\.example\\.com/": true,
+		"": false, "example.com": false, "https://app.example.com/": false, "ftp://example.com": false, "/(/": false,
+	} {
+		spec := zarpa.EndpointSpec{CORSOrigins: []string{origin}}
+		if err := spec.Validate(); (err == nil) != ok {
+			t.Errorf("%q: %v", origin, err)
+		}
+	}
+}
+
+func TestConcurrencyLeavesRoomForTwoBatches(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ rows, set, want int }{{0, 0, 8}, {2, 0, 8}, {16, 0, 32}, {16, 4, 4}, {10_000, 0, 10_000}} {
+		spec := zarpa.DeploymentSpec{Model: "m", MaxBatchRows: c.rows, MaxConcurrency: c.set}.WithDefaults()
+		if spec.MaxConcurrency != c.want {
+			t.Errorf("%d rows, %d set: %d, want %d", c.rows, c.set, spec.MaxConcurrency, c.want)
+		}
+		if err := spec.Validate(); err != nil {
+			t.Errorf("settings in effect must be valid settings: %v", err)
+		}
+	}
+}
+
+func TestAnotherMainModelIsAnotherRevision(t *testing.T) {
+	t.Parallel()
+	one := zarpa.Deployment{Bundle: "sha256:a", Spec: zarpa.DeploymentSpec{Model: "a:1", Models: []string{"b:1"}}.WithDefaults()}
+	other := one
+	other.Spec.Model, other.Spec.Models = "b:1", []string{"a:1"}
+	if one.Revision() == other.Revision() {
+		t.Error("the bundle is the same, but /score is answered by another model")
+	}
+	// What every deployment has by default leaves the revision of running replicas as it was.
+	plain, control := zarpa.Deployment{Spec: zarpa.DeploymentSpec{Model: "a:1"}}, zarpa.Deployment{}
+	control.Spec = zarpa.DeploymentSpec{Model: "a:1", ModelControl: zarpa.ModelControlNone}
+	if plain.Revision() != control.Revision() {
+		t.Error("the default model control must not change the revision")
+	}
+}
+
 func TestRevisionFollowsWhatAReplicaDependsOn(t *testing.T) {
 	t.Parallel()
-	base := zarpa.Deployment{Bundle: "sha256:a", Spec: zarpa.DeploymentSpec{Name: "blue"}.WithDefaults()}
+	base := zarpa.Deployment{Bundle: "sha256:a", Spec: zarpa.DeploymentSpec{Name: "blue", Model: "iris:1"}.WithDefaults()}
 	same := base
 	same.Spec.Replicas, same.Spec.StartTimeout = 9, 1
 	if base.Revision() != same.Revision() {
@@ -236,6 +303,12 @@ func TestRevisionFollowsWhatAReplicaDependsOn(t *testing.T) {
 		"cpu":    func(d *zarpa.Deployment) { d.Spec.CPU = 1 },
 		"env":    func(d *zarpa.Deployment) { d.Spec.Env = map[string]string{"a": "b"} },
 		"limits": func(d *zarpa.Deployment) { d.Request.Timeout = 1 },
+		"rows":   func(d *zarpa.Deployment) { d.Spec.MaxBatchRows = 16 },
+		"delay":  func(d *zarpa.Deployment) { d.Spec.MaxBatchDelay = 1 },
+		"models": func(d *zarpa.Deployment) { d.Spec.Models = []string{"rank:1"} },
+		"control": func(d *zarpa.Deployment) {
+			d.Spec.ModelControl = zarpa.ModelControlExplicit
+		},
 	} {
 		other := base
 		change(&other)

@@ -163,7 +163,7 @@ func TestInspectRefuses(t *testing.T) {
 		"many inputs":            {one(onnx(bytes.Repeat(input, 5000), output)), "more than 4096 inputs"},
 		"many dimensions":        {one(onnx(bytesField(11, valueInfo("x", tensorType(1, make([][]byte, 300)...))), output)), "more than 256 dimensions"},
 		"several models":         {map[string][]byte{"a.onnx": good, "b.onnx": good}, "several .onnx files: a.onnx, b.onnx (name the main one model.onnx)"},
-		"no model":               {map[string][]byte{"a.txt": good, "b.txt": good}, "no .onnx file among a.txt, b.txt"},
+		"no model":               {map[string][]byte{"a.txt": good, "b.txt": good}, "no model among a.txt, b.txt"},
 		"external absolute":      {weights("location", "/etc/passwd"), `tensor "w": its external data "/etc/passwd" is outside`},
 		"external escape":        {weights("location", "../w.bin"), `"../w.bin" is outside`},
 		"external hidden escape": {weights("location", "a/../../w.bin"), "is outside"},

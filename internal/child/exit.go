@@ -32,10 +32,14 @@ func exitOf(status syscall.WaitStatus, known bool) zarpa.Exit {
 
 // reason says in one sentence how a process ended. crash is the head of a crash in its log.
 func reason(e zarpa.Exit, crash string, limits Limits) string {
-	last := ""
+	last, hint := "", ""
 	for i := len(e.Log) - 1; i >= 0 && last == ""; i-- {
 		last = Sentence(e.Log[i])
+		if way, ok := strings.CutPrefix(last, "→ "); ok && i > 0 { // below the failure that it is the way out of
+			last, hint = "", " ("+way+")"
+		}
 	}
+	last += hint
 	switch {
 	case e.OutOfMemory:
 		return fmt.Sprintf("it used more than its memory limit of %v and the kernel ended it", limits.Memory)
@@ -92,7 +96,7 @@ func Sentence(line string) string {
 	case cause != "":
 		line = cause
 	default:
-		line = strings.TrimPrefix(strings.TrimPrefix(line, "error: "), "zarpa: ")
+		line = strings.TrimPrefix(strings.TrimPrefix(strings.TrimPrefix(line, "Error: "), "error: "), "zarpa: ")
 	}
 	return clip(line, maxReason)
 }

@@ -159,15 +159,62 @@ type LogRead struct {
 // Lines calls emit for every line, without its newline, until all is read, emit fails or ctx
 // ends. A log that does not exist is empty.
 func (l Log) Lines(ctx context.Context, q LogRead, emit func(line string) error) error {
-	r := logReader{log: l, emit: emit}
+	r, err := l.Open()
+	if err != nil {
+		return err
+	}
+	return r.Lines(ctx, q, emit)
+}
+
+// LogReader reads a log that was found at its path when it was opened, whatever takes its place.
+type LogReader struct {
+	log     Log
+	emit    func(string) error
+	older   *os.File // the half that was kept aside
+	f       *os.File // grows, is truncated, or is replaced
+	offset  int64
+	partial []byte
+}
+
+// Open opens a log to read it once. A log that does not exist is empty.
+func (l Log) Open() (*LogReader, error) {
+	r := &LogReader{log: l}
+	var err error
+	if r.f, err = openLog(l.Path); err != nil {
+		return nil, err
+	}
+	if r.older, err = openLog(l.Path + ".1"); err != nil {
+		r.close()
+		return nil, err
+	}
+	return r, nil
+}
+
+// openLog returns nil for a file that does not exist.
+func openLog(path string) (*os.File, error) {
+	f, err := os.Open(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("read the log: %w", err)
+	}
+	return f, nil
+}
+
+// Lines is [Log.Lines], of the log that was opened. It closes the reader.
+func (r *LogReader) Lines(ctx context.Context, q LogRead, emit func(line string) error) error {
 	defer r.close()
+	r.emit = emit
 	if err := r.begin(ctx, q.Tail); err != nil {
 		return err
 	}
+	if !q.Follow {
+		return r.flush()
+	}
 	tick := time.NewTicker(followEvery)
 	defer tick.Stop()
-	last := !q.Follow
-	for {
+	for last := false; ; {
 		if err := r.drain(ctx); err != nil {
 			return err
 		}
@@ -184,17 +231,8 @@ func (l Log) Lines(ctx context.Context, q LogRead, emit func(line string) error)
 	}
 }
 
-// logReader reads a file that grows, is truncated, or is replaced.
-type logReader struct {
-	log     Log
-	emit    func(string) error
-	f       *os.File
-	offset  int64
-	partial []byte
-}
-
 // begin emits what the log holds: the last lines of it, or all.
-func (r *logReader) begin(ctx context.Context, tail int) error {
+func (r *LogReader) begin(ctx context.Context, tail int) error {
 	var kept []string
 	emit := r.emit
 	if tail > 0 {
@@ -205,19 +243,16 @@ func (r *logReader) begin(ctx context.Context, tail int) error {
 			return nil
 		}
 	}
-	for _, path := range []string{r.log.Path + ".1", r.log.Path} {
-		r.close()
-		f, err := os.Open(path)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("read the log: %w", err)
-		}
-		r.f, r.offset = f, 0
+	newer := r.f
+	if r.f = r.older; r.f != nil {
 		if err := r.read(ctx); err != nil {
+			r.f = newer
 			return err
 		}
+	}
+	r.f, r.offset = newer, 0
+	if err := r.read(ctx); err != nil {
+		return err
 	}
 	r.emit = emit
 	for _, line := range kept[max(0, len(kept)-tail)*min(tail, 1):] {
@@ -229,7 +264,7 @@ func (r *logReader) begin(ctx context.Context, tail int) error {
 }
 
 // drain reads on, in the file that is open and then in the one that took its place.
-func (r *logReader) drain(ctx context.Context) error {
+func (r *LogReader) drain(ctx context.Context) error {
 	now, err := os.Stat(r.log.Path)
 	if err != nil {
 		return r.read(ctx) // nothing yet, or between two runs
@@ -249,7 +284,10 @@ func (r *logReader) drain(ctx context.Context) error {
 	if err := r.flush(); err != nil {
 		return err
 	}
-	r.close()
+	if r.f != nil {
+		_ = r.f.Close() // it was only read
+		r.f = nil
+	}
 	f, err := os.Open(r.log.Path)
 	if err != nil {
 		return nil //nolint:nilerr // it went away again: looked for at the next tick
@@ -258,7 +296,7 @@ func (r *logReader) drain(ctx context.Context) error {
 	return r.read(ctx)
 }
 
-func (r *logReader) read(ctx context.Context) error {
+func (r *LogReader) read(ctx context.Context) error {
 	if r.f == nil {
 		return nil
 	}
@@ -283,7 +321,7 @@ func (r *logReader) read(ctx context.Context) error {
 }
 
 // flush emits the line that has been gathered.
-func (r *logReader) flush() error {
+func (r *LogReader) flush() error {
 	if len(r.partial) == 0 {
 		return nil
 	}
@@ -292,9 +330,11 @@ func (r *logReader) flush() error {
 	return r.emit(line)
 }
 
-func (r *logReader) close() {
-	if r.f != nil {
-		_ = r.f.Close()
-		r.f = nil
+func (r *LogReader) close() {
+	for _, f := range []*os.File{r.older, r.f} {
+		if f != nil {
+			_ = f.Close() // it was only read
+		}
 	}
+	r.older, r.f = nil, nil
 }

@@ -41,6 +41,8 @@ func TestReasonNamesTheCause(t *testing.T) {
 		{"Unseen", "", "it ended while nobody watched; its last line: bye", zarpa.Exit{Code: -1, Unknown: true, Log: []string{"bye"}}},
 		{"Signal", "", "signal SIGKILL ended it", zarpa.Exit{Code: -1, Signal: "SIGKILL"}},
 		{"Code", "", "it ended with exit code 7", zarpa.Exit{Code: 7}},
+		{"CodeWithAHint", "", "it ended with exit code 2; its last line: --access-log: no such folder (name another)", zarpa.Exit{Code: 2, Log: []string{"ready", "Error: --access-log: no such folder", "  → name another"}}},
+		{"HintAlone", "", "it ended with exit code 2; its last line: → name another", zarpa.Exit{Code: 2, Log: []string{"  → name another"}}},
 		{"ByItself", "panic: old", "it ended by itself", zarpa.Exit{}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

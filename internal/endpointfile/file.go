@@ -24,22 +24,32 @@ const (
 	maxDepth = 32
 )
 
-// File is one document: an endpoint.
+// File is one document: an endpoint, with the fields of its spec.
 type File struct {
-	Name           string           `json:"name"`
-	Auth           zarpa.AuthMode   `json:"auth,omitempty"`
-	RequestTimeout zarpa.Duration   `json:"request_timeout,omitempty"`
-	MaxQueue       int              `json:"max_queue,omitempty"`
-	QueueWait      zarpa.Duration   `json:"queue_wait,omitempty"`
-	MaxBody        zarpa.Bytes      `json:"max_body,omitempty"`
-	Deployments    []FileDeployment `json:"deployments"`
+	Name string `json:"name"`
+	zarpa.EndpointSpec
+	// Deployments stand in the place of the spec's.
+	Deployments []FileDeployment `json:"deployments"`
 }
 
 // FileDeployment is a deployment whose model is registered (model) or lies beside the file
-// (file), and is registered under the endpoint's name when it is applied.
+// (file), and is registered under the endpoint's name when it is applied. Further models may be
+// paths, too, which are registered under names of their own. Code is a folder beside the file, or
+// the digest of what is stored.
 type FileDeployment struct {
 	zarpa.DeploymentSpec
 	File string `json:"file,omitempty"`
+	// Environment stands in the place of the spec's: its files lie beside the file.
+	Environment *FileEnvironment `json:"environment,omitempty"`
+}
+
+// FileEnvironment is an environment whose files are named by their paths.
+type FileEnvironment struct {
+	zarpa.EnvironmentSpec
+	Requirements string `json:"requirements,omitempty"`
+	Conda        string `json:"conda,omitempty"`
+	PyProject    string `json:"pyproject,omitempty"`
+	Wheels       string `json:"wheels,omitempty"`
 }
 
 // Read reads all documents of a file. Errors are invalid and name the document and the field.
@@ -150,35 +160,57 @@ func mapping(node *yaml.Node, depth int) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		if text, ok := asText(key.Value, value); ok {
-			v = text
+		switch {
+		case value.Kind == yaml.SequenceNode && textList(key.Value):
+			v = texts(v, value.Content)
+		case value.Kind == yaml.ScalarNode && value.Tag != "!!null" && textField(key.Value):
+			v = value.Value
 		}
 		m[key.Value] = v
 	}
 	return m, nil
 }
 
-// asText keeps numbers as they are written where the field is text: memory: 1048576.
-func asText(field string, value *yaml.Node) (string, bool) {
-	if value.Kind != yaml.ScalarNode || value.Tag == "!!null" {
-		return "", false
-	}
+// textField knows the fields that are text and whose values are kept as they are written, also
+// when they look like numbers: memory: 1048576.
+func textField(field string) bool {
 	switch field {
-	case "memory", "max_body", "name", "model", "request_timeout", "queue_wait", "start_timeout", "drain_timeout":
-		return value.Value, true
+	case "memory", "max_body", "name", "model", "request_timeout", "queue_wait", "start_timeout", "drain_timeout",
+		"max_batch_delay", "model_control", "status_codes", "default", "deployment", "sticky", "time",
+		"slow_start", "max_surge", "max_unavailable", "restarted",
+		"window", "idle", "hold", "cron", "time_zone", "preset",
+		"code", "entry", "preload", "worker_max_memory", "python", "content", "requirements", "conda", "pyproject", "wheels":
+		return true
 	}
-	return "", false
+	return false
 }
 
-// check wants exactly one of model and file in every deployment.
+// textList knows the fields that are lists of such text.
+func textList(field string) bool { return field == "models" || field == "cors_origins" }
+
+// texts is a list with its scalars as they are written.
+func texts(list any, nodes []*yaml.Node) any {
+	values, ok := list.([]any)
+	if !ok {
+		return list
+	}
+	for i, n := range nodes {
+		if n.Kind == yaml.ScalarNode && n.Tag != "!!null" {
+			values[i] = n.Value
+		}
+	}
+	return values
+}
+
+// check wants one of model and file in every deployment, or code.
 func (f File) check() error {
 	if f.Deployments == nil {
 		return zarpa.Errorf(zarpa.Invalid, "deployments: missing").WithHint("an endpoint without any is written deployments: []")
 	}
 	for i, d := range f.Deployments {
 		switch {
-		case d.Model == "" && d.File == "":
-			return zarpa.Errorf(zarpa.Invalid, "deployments[%d]: neither model nor file", i).WithHint("write model: NAME:VERSION or file: ./model.onnx")
+		case d.Model == "" && d.File == "" && d.Code == "":
+			return zarpa.Errorf(zarpa.Invalid, "deployments[%d]: neither model nor file", i).WithHint("write model: NAME:VERSION, file: ./model.onnx, or code: ./folder")
 		case d.Model != "" && d.File != "":
 			return zarpa.Errorf(zarpa.Invalid, "deployments[%d]: both model and file", i).WithHint("write only one of them")
 		}
@@ -186,13 +218,15 @@ func (f File) check() error {
 	return nil
 }
 
-// Spec is the endpoint's spec; deployments with a file still lack their model.
+// Spec is the endpoint's spec; deployments with a file still lack their model, and those with paths
+// the digests of what these hold.
 func (f File) Spec() zarpa.EndpointSpec {
-	spec := zarpa.EndpointSpec{
-		Auth: f.Auth, RequestTimeout: f.RequestTimeout, MaxQueue: f.MaxQueue, QueueWait: f.QueueWait, MaxBody: f.MaxBody,
-		Deployments: []zarpa.DeploymentSpec{},
-	}
+	spec := f.EndpointSpec
+	spec.Deployments = []zarpa.DeploymentSpec{}
 	for _, d := range f.Deployments {
+		if d.Environment != nil {
+			d.DeploymentSpec.Environment = &d.Environment.EnvironmentSpec
+		}
 		spec.Deployments = append(spec.Deployments, d.DeploymentSpec)
 	}
 	return spec

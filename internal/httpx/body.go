@@ -17,11 +17,17 @@ const firstRead = 1 << 20
 // closes then), timeout when the client was too slow for the server's time limit, canceled when
 // it left, invalid when the body broke off.
 func ReadBody(w http.ResponseWriter, r *http.Request, limit int64, buf []byte) ([]byte, error) {
+	return ReadBodyAt(w, r, limit, Grow(buf, min(r.ContentLength, limit)))
+}
+
+// ReadBodyAt is ReadBody behind the bytes that buf has, which are kept and do not count.
+func ReadBodyAt(w http.ResponseWriter, r *http.Request, limit int64, buf []byte) ([]byte, error) {
 	if r.ContentLength > limit {
 		w.Header().Set("Connection", "close")
 		return buf, tooLarge(limit)
 	}
-	buf, err := ReadAll(r.Body, limit, Grow(buf, r.ContentLength))
+	lead := len(buf)
+	buf, err := ReadAll(r.Body, limit, buf)
 	if err == nil {
 		return buf, nil
 	}
@@ -35,7 +41,7 @@ func ReadBody(w http.ResponseWriter, r *http.Request, limit int64, buf []byte) (
 	case errors.As(err, &network) && network.Timeout():
 		return buf, WithStatus(zarpa.Errorf(zarpa.Timeout, "request body: did not arrive in time"), http.StatusRequestTimeout)
 	}
-	return buf, zarpa.Errorf(zarpa.Invalid, "request body: broke off after %d bytes", len(buf)).Because(err)
+	return buf, zarpa.Errorf(zarpa.Invalid, "request body: broke off after %d bytes", len(buf)-lead).Because(err)
 }
 
 // Grow is buf, emptied, with room for an announced number of bytes (-1: unknown) and one more,
@@ -48,8 +54,9 @@ func Grow(buf []byte, announced int64) []byte {
 	return buf[:0]
 }
 
-// ReadAll appends what src holds to buf; more than limit bytes in all is too_large.
+// ReadAll appends what src holds to buf; more than limit bytes of it is too_large.
 func ReadAll(src io.Reader, limit int64, buf []byte) ([]byte, error) {
+	most := int64(len(buf)) + limit
 	for {
 		if len(buf) == cap(buf) {
 			buf = append(buf, 0)[:len(buf)]
@@ -57,7 +64,7 @@ func ReadAll(src io.Reader, limit int64, buf []byte) ([]byte, error) {
 		n, err := src.Read(buf[len(buf):cap(buf)])
 		buf = buf[:len(buf)+n]
 		switch {
-		case int64(len(buf)) > limit:
+		case int64(len(buf)) > most:
 			return buf, tooLarge(limit)
 		case errors.Is(err, io.EOF):
 			return buf, nil

@@ -59,12 +59,7 @@ var jsonType = []string{"application/json"}
 // to the log that [RequestID] was given, once; so the caller does not log it.
 func WriteError(w http.ResponseWriter, r *http.Request, style Style, err error) {
 	status := Status(err)
-	e := *zarpa.AsError(err)
-	e.RequestID = ID(r.Context())
-	report(r, &e, status)
-	if e.Code == zarpa.Internal && e.Err != nil {
-		e.Message, e.Hint = "an internal error happened", "see the server's log for the request id"
-	}
+	e := shown(r, err, status)
 	h := w.Header()
 	h["Content-Type"] = jsonType
 	delete(h, "Content-Length")
@@ -74,6 +69,25 @@ func WriteError(w http.ResponseWriter, r *http.Request, style Style, err error) 
 	w.WriteHeader(status)
 	// a client that has left does not get the body, and nothing can be done about it
 	_, _ = w.Write(errorBody(style, &e))
+}
+
+// ErrorEvent is err as a server-sent event in the [Inference] style, for an answer that has begun:
+// "data: {…}" and the end of the line, after which the caller ends the event. The cause goes to the
+// log as in [WriteError].
+func ErrorEvent(r *http.Request, err error) []byte {
+	e := shown(r, err, Status(err))
+	return append([]byte("data: "), errorBody(Inference, &e)...)
+}
+
+// shown is what a client sees of err, after the log got the rest.
+func shown(r *http.Request, err error, status int) zarpa.Error {
+	e := *zarpa.AsError(err)
+	e.RequestID = ID(r.Context())
+	report(r, &e, status)
+	if e.Code == zarpa.Internal && e.Err != nil {
+		e.Message, e.Hint = "an internal error happened", "see the server's log for the request id"
+	}
+	return e
 }
 
 func errorBody(style Style, e *zarpa.Error) []byte {
@@ -103,7 +117,8 @@ func report(r *http.Request, e *zarpa.Error, status int) {
 	switch {
 	case e.Code == zarpa.Internal:
 		level = slog.LevelError
-	case status < http.StatusInternalServerError && e.Code != zarpa.ModelError, e.Err == nil:
+	case e.Code == zarpa.ModelError: // which is what the log is asked for
+	case status < http.StatusInternalServerError, e.Err == nil:
 		return
 	}
 	attrs := []slog.Attr{

@@ -29,6 +29,9 @@ type ServerOptions struct {
 	ReadTimeout time.Duration
 	// DrainTimeout is how long running requests may go on after ctx has ended.
 	DrainTimeout time.Duration
+	// Streams is how many requests an HTTP/2 connection may have under way. Clients that know it
+	// beforehand speak HTTP/2 in cleartext then, beside HTTP/1.1; 0 is HTTP/1.1 alone.
+	Streams int
 	// Log gets what goes wrong with connections; nil logs nothing.
 	Log *slog.Logger
 }
@@ -39,7 +42,7 @@ func NewServer(o ServerOptions) *http.Server {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &http.Server{
+	srv := &http.Server{
 		Handler:           o.Handler,
 		ReadHeaderTimeout: headerTimeout,
 		ReadTimeout:       o.ReadTimeout,
@@ -47,6 +50,13 @@ func NewServer(o ServerOptions) *http.Server {
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
+	if o.Streams > 0 {
+		srv.Protocols = new(http.Protocols)
+		srv.Protocols.SetHTTP1(true)
+		srv.Protocols.SetUnencryptedHTTP2(true)
+		srv.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: o.Streams}
+	}
+	return srv
 }
 
 // Serve answers requests on ln until ctx ends, and closes it. Then it takes no new connections,

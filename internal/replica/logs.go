@@ -99,16 +99,15 @@ func (s *Set) readEach(ctx context.Context, slots []*slot, q zarpa.LogQuery, w *
 	return nil
 }
 
-// lines reads one replica. The last dead run of a replica that rests is its newest.
+// lines reads one replica.
 func (s *Set) lines(ctx context.Context, l *slot, q zarpa.LogQuery, emit func(string) error) error {
 	s.mu.Lock()
-	previous := q.Previous && l.phase != zarpa.ReplicaBackoff
 	dead := q.Previous && l.note.Last == nil
 	s.mu.Unlock()
 	if dead {
 		return nil // no run of it has died
 	}
-	read := LogRead{Tail: q.Tail, Previous: previous, Follow: q.Follow && !q.Previous, Gone: l.gone}
+	read := LogRead{Tail: q.Tail, Previous: q.Previous, Follow: q.Follow && !q.Previous, Gone: l.gone}
 	return s.o.Runner.Lines(ctx, l.start(), read, emit)
 }
 

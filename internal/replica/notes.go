@@ -40,6 +40,7 @@ type note struct {
 	Ready      bool             `json:"ready,omitempty"`
 	Loaded     zarpa.Duration   `json:"loaded,omitempty"`
 	Stopping   bool             `json:"stopping,omitempty"`
+	Replace    bool             `json:"replace,omitempty"` // by another one, that is ready before it goes
 }
 
 // notes keep all of a set in a directory:

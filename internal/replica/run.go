@@ -62,7 +62,7 @@ type Info struct {
 // LogRead says which lines are wanted.
 type LogRead struct {
 	Tail     int  // 0 is all
-	Previous bool // those of the run before the newest
+	Previous bool // those of the newest run that has ended; the runner alone knows which that is
 	Follow   bool
 	// Gone ends a Follow when the replica is gone.
 	Gone <-chan struct{}

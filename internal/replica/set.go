@@ -77,6 +77,8 @@ var (
 	_ zarpa.Driver   = (*Set)(nil)
 	_ zarpa.Logger   = (*Set)(nil)
 	_ zarpa.Notifier = (*Set)(nil)
+	_ zarpa.Checker  = (*Set)(nil)
+	_ zarpa.Replacer = (*Set)(nil)
 )
 
 // deployment is one wanted deployment and its replicas.
@@ -90,6 +92,7 @@ type deployment struct {
 	removed bool
 	slots   []*slot
 	message string // of the last Apply
+	adding  int    // replicas that an Apply is about to make: their places are taken
 }
 
 // Open makes a set and takes over what an earlier one over the same directory left running. It
@@ -135,7 +138,8 @@ func (s *Set) Apply(ctx context.Context, d zarpa.Deployment) (zarpa.Handle, erro
 	if err := s.want(dep, d); err != nil {
 		return zarpa.Handle{}, err
 	}
-	stop, start, err := s.next(dep)
+	stop, start, full := s.next(dep)
+	defer s.giveBack(dep)
 	for _, l := range stop {
 		l.halt()
 	}
@@ -147,10 +151,7 @@ func (s *Set) Apply(ctx context.Context, d zarpa.Deployment) (zarpa.Handle, erro
 			return zarpa.Handle{}, err
 		}
 	}
-	if err != nil {
-		return zarpa.Handle{}, err
-	}
-	return zarpa.Handle{Version: 1, Data: []byte(d.Key())}, nil
+	return zarpa.Handle{Version: 1, Data: []byte(d.Key())}, full
 }
 
 func (s *Set) check(d zarpa.Deployment) error {
@@ -160,9 +161,18 @@ func (s *Set) check(d zarpa.Deployment) error {
 	if err := zarpa.ValidateName("deployment", d.Spec.Name); err != nil {
 		return err
 	}
-	if d.Spec.Replicas < 0 || d.Spec.Replicas > s.o.MaxReplicas {
+	return s.Check(d.Spec)
+}
+
+// Check is [zarpa.Checker].Check.
+func (s *Set) Check(spec zarpa.DeploymentSpec) error {
+	if spec.Replicas < 0 || spec.Replicas > s.o.MaxReplicas {
 		return zarpa.Errorf(zarpa.Invalid, "deployment %q: replicas: %d is not between 0 and %d, the limit of this target",
-			d.Spec.Name, d.Spec.Replicas, s.o.MaxReplicas)
+			spec.Name, spec.Replicas, s.o.MaxReplicas).WithHint("use fewer replicas or another target")
+	}
+	if spec.Scale != nil && *spec.Scale.Min > s.o.MaxReplicas {
+		return zarpa.Errorf(zarpa.Invalid, "deployment %q: scale.min: %d is more than %d, the limit of this target",
+			spec.Name, *spec.Scale.Min, s.o.MaxReplicas).WithHint("use a lower min or another target")
 	}
 	return nil
 }
@@ -208,7 +218,8 @@ func (s *Set) want(dep *deployment, d zarpa.Deployment) error {
 
 func equal(a, b zarpa.Deployment) bool {
 	return a.Revision() == b.Revision() && a.Spec.Replicas == b.Spec.Replicas && a.Spec.Model == b.Spec.Model &&
-		a.Spec.StartTimeout == b.Spec.StartTimeout && a.Spec.DrainTimeout == b.Spec.DrainTimeout
+		a.Spec.StartTimeout == b.Spec.StartTimeout && a.Spec.DrainTimeout == b.Spec.DrainTimeout &&
+		a.Spec.MaxSurge == b.Spec.MaxSurge && a.Spec.MaxUnavailable == b.Spec.MaxUnavailable
 }
 
 func unavailable(what string, err error) error {
@@ -220,38 +231,29 @@ func unavailable(what string, err error) error {
 		WithHint("see that the data directory is writable and its disk is not full")
 }
 
-// next decides what to stop and how many to start; the error says why none is started though
-// some are missing.
+// next decides what to stop and how many to start, whose places it takes; the error says why some are
+// missing all the same.
 func (s *Set) next(dep *deployment) (stop []*slot, start int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p := decide(dep.want.Spec.Replicas, dep.views())
+	p := decide(dep.wanted(s.free()), dep.views())
 	for _, i := range p.stop {
 		stop = append(stop, dep.slots[i])
 	}
-	all := p.start
-	for _, d := range s.deployments {
-		for _, l := range d.slots {
-			if !l.stopping {
-				all++
-			}
-		}
-	}
-	dep.message = ""
-	if all -= len(stop); all > s.o.MaxReplicas {
-		err = zarpa.Errorf(zarpa.Overloaded, "%s: this target runs at most %d replicas, and %d would be needed", dep.key, s.o.MaxReplicas, all).
-			WithHint("use fewer replicas or another target")
+	dep.message, dep.adding = "", p.start
+	if p.short > 0 {
+		err = zarpa.Errorf(zarpa.Overloaded, "%s: this target runs at most %d replicas, and has no room for %d more", dep.key, s.o.MaxReplicas, p.short).
+			WithHint("use fewer replicas or another target; an update needs room for one more, or --max-unavailable 1")
 		dep.message = err.Error()
-		return stop, 0, err
 	}
-	return stop, p.start, nil
+	return stop, p.start, err
 }
 
 func (d *deployment) views() []view {
 	revision := d.want.Revision()
 	var out []view
 	for _, l := range d.slots {
-		out = append(out, view{ordinal: l.note.Ordinal, current: l.revision == revision, phase: l.phase, stopping: l.stopping, exposed: l.exposed})
+		out = append(out, view{ordinal: l.note.Ordinal, current: l.revision == revision && !l.note.Replace, phase: l.phase, stopping: l.stopping, exposed: l.exposed})
 	}
 	return out
 }
@@ -278,6 +280,7 @@ func (s *Set) add(dep *deployment) error {
 		l := newSlot(s, dep, n)
 		s.mu.Lock()
 		dep.slots = append(dep.slots, l)
+		dep.adding--
 		s.mu.Unlock()
 		s.live(l, nil)
 		return nil
@@ -322,10 +325,10 @@ func (s *Set) Observe(ctx context.Context, h zarpa.Handle) (zarpa.DeploymentStat
 	if err != nil {
 		return zarpa.DeploymentStatus{}, err
 	}
-	p := decide(dep.want.Spec.Replicas, dep.views())
+	p := decide(dep.wanted(s.free()), dep.views())
 	status := zarpa.DeploymentStatus{Revision: dep.want.Revision(), Replicas: []zarpa.Replica{}, Message: dep.message}
 	for i, l := range dep.slots {
-		leaving := l.stopping || p.enough && slices.Contains(p.surplus, i)
+		leaving := l.stopping || slices.Contains(p.leaving, i)
 		r := l.observe(leaving)
 		status.Replicas = append(status.Replicas, r)
 		if status.Message == "" && r.Phase == zarpa.ReplicaBackoff && r.Message != "" {
@@ -406,6 +409,20 @@ func (s *Set) tidy(dep *deployment) {
 	delete(s.deployments, dep.key)
 	s.mu.Unlock()
 	s.tell(dep.key)
+}
+
+// Bundles are the digests of what its replicas run, and of what they would be started with again.
+func (s *Set) Bundles() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var digests []string
+	for _, d := range s.deployments {
+		digests = append(digests, d.want.Bundle)
+		for _, l := range d.slots {
+			digests = append(digests, l.note.Deployment.Bundle)
+		}
+	}
+	return digests
 }
 
 // Notify is [zarpa.Notifier].Notify.

@@ -12,13 +12,16 @@ import (
 )
 
 // slot is one replica: a place that runs come and go in. Its goroutine (live) alone starts and ends
-// runs and changes the note.
+// runs and changes the note, but for the mark that it is to be replaced.
 type slot struct {
 	set      *Set
 	dep      *deployment
 	revision string
 	halted   chan struct{} // closed when it shall end
 	gone     chan struct{} // closed when it is forgotten
+	// noting is held from a change to the disk's knowing of it, so that notes arrive in order. It is taken
+	// before Set.mu.
+	noting sync.Mutex
 
 	// guarded by Set.mu
 	note     note
@@ -155,17 +158,24 @@ func (l *slot) observe(leaving bool) zarpa.Replica {
 // change changes the slot's state, notes it on disk when the note changed, and tells. A note
 // that cannot be written is said in the log: the replica goes on.
 func (l *slot) change(write bool, f func()) {
+	if err := l.alter(write, f); err != nil {
+		l.set.o.Log.Warn("the state of a replica cannot be noted", "replica", l.note.ID, "error", err)
+	}
+}
+
+// alter is change with its error.
+func (l *slot) alter(write bool, f func()) error {
+	l.noting.Lock()
+	defer l.noting.Unlock()
 	l.set.mu.Lock()
 	f()
 	n := l.note
 	l.set.mu.Unlock()
 	l.set.tell(l.dep.key)
 	if !write {
-		return
+		return nil
 	}
-	if err := l.set.notes.save(n); err != nil {
-		l.set.o.Log.Warn("the state of a replica cannot be noted", "replica", n.ID, "error", err)
-	}
+	return l.set.notes.save(n)
 }
 
 // wanted is the newest version of what the replica was made for: timeouts may have changed.

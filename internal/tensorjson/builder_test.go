@@ -37,7 +37,7 @@ func TestReadsBackWhatItWrites(t *testing.T) {
 	}{
 		{zarpa.Float32, `[[1.5,-2],[0.1,1e-9]]`, []int64{2, 2}},
 		{zarpa.Float32, `3.4028235e+38`, nil},
-		{zarpa.Float32, `[-0,16777216,1e-45]`, []int64{3}},
+		{zarpa.Float32, `[-0.0,16777216,1e-45]`, []int64{3}},
 		{zarpa.Float64, `[0.1,1.7976931348623157e+308,5e-324,123456789.125]`, []int64{4}},
 		{zarpa.Float16, `[0.5,65504,-2,5.9604645e-8,0.00006097555]`, []int64{5}},
 		{zarpa.BFloat16, `[0.5,1,-3.3895314e+38]`, []int64{3}},

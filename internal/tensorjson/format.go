@@ -111,7 +111,7 @@ func (f Format) appendRun(dst []byte, t *zarpa.Tensor, from, to int) ([]byte, er
 		case zarpa.String:
 			if dst, ok = AppendString(dst, t.Strings[i]); !ok {
 				return dst, zarpa.Errorf(zarpa.ModelError, "output %q: element %d is not valid UTF-8, so JSON cannot carry it", t.Name, i).
-					WithHint("make the model return text, or encode the bytes in the model, for instance as base64")
+					WithHint("over the inference protocol, ask for it with content_type base64 or as a binary tensor; or make the model return text")
 			}
 		default:
 			dst, ok = f.appendElement(dst, t, i)
@@ -174,7 +174,12 @@ func (f Format) appendElement(dst []byte, t *zarpa.Tensor, i int) (out []byte, o
 func (f Format) appendFloat(dst []byte, v float64, bits int) (out []byte, ok bool) {
 	abs := math.Abs(v)
 	if abs < 1<<24 {
-		if n := int64(v); float64(n) == v && (n != 0 || !math.Signbit(v)) {
+		n := int64(v)
+		switch {
+		case float64(n) != v:
+		case n == 0 && math.Signbit(v):
+			return append(dst, "-0.0"...), true // many readers take -0 for a whole number, and lose the sign
+		default:
 			return strconv.AppendInt(dst, n, 10), true
 		}
 	}
