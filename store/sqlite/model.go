@@ -13,12 +13,12 @@ type models struct{ run runner }
 
 var _ zarpa.Models = models{}
 
-const modelColumns = "name, version, format, created, description, tags, properties, content, signature"
+const modelColumns = "name, version, format, created, description, tags, properties, content, signature, framework, framework_version, folder"
 
 func scanModel(row scanner) (zarpa.Model, error) {
 	var m zarpa.Model
 	err := row.Scan(&m.Name, &m.Version, &m.Format, at(&m.Created), &m.Description,
-		doc(&m.Tags), doc(&m.Properties), doc(&m.Content), doc(&m.Signature))
+		doc(&m.Tags), doc(&m.Properties), doc(&m.Content), doc(&m.Signature), &m.Framework, &m.FrameworkVersion, &m.Folder)
 	return m, err
 }
 
@@ -35,9 +35,9 @@ func (s models) Create(ctx context.Context, m zarpa.Model) (zarpa.Model, error) 
 		if err != nil {
 			return err
 		}
-		_, err = q.ExecContext(ctx, "INSERT INTO models ("+modelColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+		_, err = q.ExecContext(ctx, "INSERT INTO models ("+modelColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
 			m.Name, m.Version, m.Format, at(&m.Created), m.Description,
-			doc(&m.Tags), doc(&m.Properties), doc(&m.Content), doc(&m.Signature))
+			doc(&m.Tags), doc(&m.Properties), doc(&m.Content), doc(&m.Signature), m.Framework, m.FrameworkVersion, m.Folder)
 		return err
 	})
 	if err != nil {

@@ -10,6 +10,8 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
+	"time"
 
 	_ "modernc.org/sqlite" // the driver
 
@@ -26,7 +28,8 @@ const (
 	// applicationID marks the file as Zarpa's: "zrpa".
 	applicationID = 0x7a727061
 	// busyTimeout is how long a statement waits for another process that writes.
-	busyTimeout = "10000" // milliseconds
+	busyTimeout = 10 * time.Second
+	busyPause   = 5 * time.Millisecond // between tries where SQLite itself does not wait
 	readers     = 4
 )
 
@@ -65,7 +68,7 @@ func Open(ctx context.Context, path string) (*Store, error) {
 
 func dsn(abs, more string) string {
 	u := url.URL{Scheme: "file", Path: abs}
-	return u.String() + "?_busy_timeout=" + busyTimeout + "&_foreign_keys=1&_synchronous=FULL&_dqs=0&_error_rc=1&" + more
+	return u.String() + "?_busy_timeout=" + strconv.FormatInt(busyTimeout.Milliseconds(), 10) + "&_foreign_keys=1&_synchronous=FULL&_dqs=0&_error_rc=1&" + more
 }
 
 // create makes an empty file with narrow permissions, and its name durable. A file that exists is
@@ -130,25 +133,49 @@ func (s *Store) prepare(ctx context.Context, abs string) error {
 		return zarpa.Errorf(zarpa.Conflict, "store %s: made by a newer zarpa (schema %d, this one knows %d)", abs, version, len(steps)).
 			WithHint("run that newer zarpa, or restore a backup from before its first start")
 	}
-	var mode string
-	if err := s.writes.QueryRowContext(ctx, "PRAGMA journal_mode = WAL").Scan(&mode); err != nil {
+	mode, err := s.logAhead(ctx)
+	if err != nil {
 		return err
 	}
 	if mode != "wal" {
 		return zarpa.Errorf(zarpa.Unavailable, "store %s: its file system has no shared memory (journal mode %s)", abs, mode).
 			WithHint("keep the store on a local disk")
 	}
+	s.reads.SetMaxIdleConns(0) // the connection that inspected saw the file as it was before
+	s.reads.SetMaxIdleConns(readers)
 	return s.migrate(ctx, steps)
 }
 
+// logAhead switches the file to its write-ahead log and returns the mode it is in. SQLite does not
+// wait here while another process does the same, so this does.
+func (s *Store) logAhead(ctx context.Context) (mode string, err error) {
+	deadline := time.Now().Add(busyTimeout)
+	for {
+		err = s.writes.QueryRowContext(ctx, "PRAGMA journal_mode = WAL").Scan(&mode)
+		if !busy(err) || time.Now().After(deadline) {
+			return mode, err
+		}
+		select {
+		case <-ctx.Done():
+			return mode, ctx.Err()
+		case <-time.After(busyPause):
+		}
+	}
+}
+
 // inspect returns the schema's version, 0 for a new file, and refuses what is damaged or is not
-// Zarpa's.
+// Zarpa's. It reads in one transaction: another process may be migrating.
 func (s *Store) inspect(ctx context.Context, abs string) (int, error) {
+	tx, err := s.reads.BeginTx(ctx, nil)
+	if err != nil {
+		return 0, err
+	}
+	defer tx.Rollback() //nolint:errcheck // it only reads
 	var version, application, tables int
 	for query, dest := range map[string]*int{
-		"PRAGMA user_version": &version, "PRAGMA application_id": &application, "SELECT count(*) FROM sqlite_schema": &tables,
+		"SELECT count(*) FROM sqlite_schema": &tables, "PRAGMA user_version": &version, "PRAGMA application_id": &application,
 	} {
-		if err := s.writes.QueryRowContext(ctx, query).Scan(dest); err != nil {
+		if err := tx.QueryRowContext(ctx, query).Scan(dest); err != nil {
 			return 0, err
 		}
 	}
@@ -156,7 +183,7 @@ func (s *Store) inspect(ctx context.Context, abs string) (int, error) {
 		return 0, zarpa.Errorf(zarpa.Invalid, "store %s: is the database of another program", abs).WithHint("name another file")
 	}
 	var result string
-	if err := s.writes.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&result); err != nil {
+	if err := tx.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&result); err != nil {
 		return 0, err
 	}
 	if result != "ok" {

@@ -12,12 +12,12 @@ type operations struct{ run runner }
 
 var _ zarpa.Operations = operations{}
 
-const operationColumns = "id, kind, endpoint, generation, revision, state, created, ended, phases, error"
+const operationColumns = "id, kind, endpoint, generation, revision, state, created, ended, phases, error, who, before"
 
 func scanOperation(row scanner) (zarpa.Operation, error) {
 	var o zarpa.Operation
 	err := row.Scan(&o.ID, &o.Kind, &o.Endpoint, &o.Generation, &o.Revision, &o.State,
-		at(&o.Created), at(&o.Ended), doc(&o.Phases), doc(&o.Error))
+		at(&o.Created), at(&o.Ended), doc(&o.Phases), doc(&o.Error), &o.Who, doc(&o.Before))
 	return o, err
 }
 
@@ -36,7 +36,7 @@ func inTheWay(ctx context.Context, q querier, id, endpoint string) error {
 	if err != nil {
 		return err
 	}
-	e := zarpa.Errorf(zarpa.Conflict, "endpoint %q: another operation runs (%s, %s)", endpoint, kind, running).WithHint("wait for its end, then try again")
+	e := zarpa.Errorf(zarpa.Conflict, "endpoint %q: another operation runs (%s, %s)", endpoint, kind, running).WithHint("wait for its end; zarpa deploy, apply, traffic and endpoint set take its place with --interrupt")
 	e.Operation = running
 	return e
 }
@@ -47,8 +47,9 @@ func (s operations) Create(ctx context.Context, o zarpa.Operation) error {
 		if err := inTheWay(ctx, q, o.ID, o.Endpoint); err != nil {
 			return err
 		}
-		_, err := q.ExecContext(ctx, "INSERT INTO operations ("+operationColumns+") VALUES (?, ?, ?, ?, 0, ?, ?, ?, ?, ?)",
-			o.ID, o.Kind, o.Endpoint, o.Generation, zarpa.OperationRunning, at(&o.Created), at(&o.Ended), doc(&o.Phases), doc(&o.Error))
+		_, err := q.ExecContext(ctx, "INSERT INTO operations ("+operationColumns+") VALUES (?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?)",
+			o.ID, o.Kind, o.Endpoint, o.Generation, zarpa.OperationRunning, at(&o.Created), at(&o.Ended), doc(&o.Phases), doc(&o.Error),
+			o.Who, doc(&o.Before))
 		if violated(err) {
 			return zarpa.Errorf(zarpa.Conflict, "operation %q: it exists already", o.ID).Because(err)
 		}
@@ -108,15 +109,23 @@ func (s operations) List(ctx context.Context, endpoint string, limit int) (list 
 
 // Prune implements zarpa.Operations.
 func (s operations) Prune(ctx context.Context, keep int) error {
+	return pruning{"operations", "state <> '" + string(zarpa.OperationRunning) + "'"}.run(ctx, s.run, keep)
+}
+
+// pruning deletes rows of a table with a sequence and an endpoint; over says which may go.
+type pruning struct{ table, over string }
+
+// run leaves the newest keep of those that are over of every endpoint.
+func (p pruning) run(ctx context.Context, r runner, keep int) error {
 	if keep < 0 {
-		return zarpa.Errorf(zarpa.Invalid, "keep: %d operations is not a number to keep", keep).WithHint("keep 0 or more")
+		return zarpa.Errorf(zarpa.Invalid, "keep: %d %s is not a number to keep", keep, p.table).WithHint("keep 0 or more")
 	}
-	return s.run.write(ctx, "prune operations", func(ctx context.Context, q querier) error {
-		_, err := q.ExecContext(ctx, `DELETE FROM operations WHERE sequence IN (
+	return r.write(ctx, "prune "+p.table, func(ctx context.Context, q querier) error {
+		_, err := q.ExecContext(ctx, `DELETE FROM `+p.table+` WHERE sequence IN (
 			SELECT sequence FROM (
 				SELECT sequence, row_number() OVER (PARTITION BY endpoint ORDER BY sequence DESC) AS age
-				FROM operations WHERE state <> ?)
-			WHERE age > ?)`, zarpa.OperationRunning, keep)
+				FROM `+p.table+` WHERE `+p.over+`)
+			WHERE age > ?)`, keep)
 		return err
 	})
 }

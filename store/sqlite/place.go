@@ -12,19 +12,19 @@ type deployments struct{ run runner }
 
 var _ zarpa.Deployments = deployments{}
 
-const deploymentColumns = "endpoint, deployment, target, handle_version, handle, status"
+const deploymentColumns = "endpoint, deployment, target, handle_version, handle, status, weight"
 
 func scanDeployment(row scanner) (zarpa.Observed, error) {
 	var o zarpa.Observed
-	err := row.Scan(&o.Endpoint, &o.Deployment, &o.Target, &o.Handle.Version, &o.Handle.Data, doc(&o.Status))
+	err := row.Scan(&o.Endpoint, &o.Deployment, &o.Target, &o.Handle.Version, &o.Handle.Data, doc(&o.Status), &o.Weight)
 	return o, err
 }
 
 // Put implements zarpa.Deployments.
 func (s deployments) Put(ctx context.Context, o zarpa.Observed) error {
 	return s.run.write(ctx, "put deployment "+o.Endpoint+"/"+o.Deployment, func(ctx context.Context, q querier) error {
-		_, err := q.ExecContext(ctx, "INSERT OR REPLACE INTO deployments ("+deploymentColumns+") VALUES (?, ?, ?, ?, ?, ?)",
-			o.Endpoint, o.Deployment, o.Target, o.Handle.Version, o.Handle.Data, doc(&o.Status))
+		_, err := q.ExecContext(ctx, "INSERT OR REPLACE INTO deployments ("+deploymentColumns+") VALUES (?, ?, ?, ?, ?, ?, ?)",
+			o.Endpoint, o.Deployment, o.Target, o.Handle.Version, o.Handle.Data, doc(&o.Status), o.Weight)
 		return err
 	})
 }

@@ -47,6 +47,13 @@ func calls(ctx context.Context, n zarpa.Nouns) map[string]func() error {
 		"Targets.Get":        func() error { return two(n.Targets.Get(ctx, "local")) },
 		"Targets.List":       func() error { return two(n.Targets.List(ctx)) },
 		"Targets.Delete":     func() error { return n.Targets.Delete(ctx, "local") },
+		"Accesses.Create":    func() error { return n.Accesses.Create(ctx, access("other")) },
+		"Accesses.Revoke":    func() error { return n.Accesses.Revoke(ctx, "ci", instant()) },
+		"Accesses.List":      func() error { return two(n.Accesses.List(ctx)) },
+		"Accesses.Delete":    func() error { return n.Accesses.Delete(ctx, "ci") },
+		"Audits.Append":      func() error { return n.Audits.Append(ctx, auditEntry("iris")) },
+		"Audits.List":        func() error { return two(n.Audits.List(ctx, zarpa.AuditQuery{})) },
+		"Audits.Prune":       func() error { return n.Audits.Prune(ctx, instant()) },
 	}
 }
 

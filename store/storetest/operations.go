@@ -97,6 +97,7 @@ func operationsUpdate(t *testing.T, s *subject) {
 	want := change
 	want.Revision = first.Revision + 1
 	change.Kind, change.Endpoint, change.Generation, change.Created, change.Revision = "delete", "rose", 77, time.Time{}, 1000
+	change.Who, change.Before = "another", nil
 	ok(t, s.Operations.Update(ctx, change))
 	got, err := s.Operations.Get(ctx, "op-1")
 	ok(t, err)

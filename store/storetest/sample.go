@@ -19,7 +19,7 @@ const (
 func model(name string) zarpa.Model {
 	return zarpa.Model{
 		Name:   name,
-		Format: "onnx",
+		Format: "onnx", Framework: "scikit-learn", FrameworkVersion: "1.7.2", Folder: "sklearn_model",
 		Content: zarpa.Content{
 			Digest: hexA, Size: 1 << 40,
 			Files: []zarpa.File{{Path: "model.onnx", Digest: hexA, Size: 1 << 40}, {Path: "datos/ñ.bin", Digest: hexA}},
@@ -76,7 +76,7 @@ func endpoint(name string, generation int64) zarpa.Endpoint {
 
 func observed(endpoint, deployment, target string) zarpa.Observed {
 	return zarpa.Observed{
-		Endpoint: endpoint, Deployment: deployment, Target: target,
+		Endpoint: endpoint, Deployment: deployment, Target: target, Weight: 37,
 		Handle: zarpa.Handle{Version: 2, Data: []byte{0, 1, 0xff, '\n', 0}},
 		Status: zarpa.DeploymentStatus{
 			Revision: "abc", Enforced: []string{"cpu 0.5 (cgroup v1)"}, Message: unicode,
@@ -89,9 +89,11 @@ func observed(endpoint, deployment, target string) zarpa.Observed {
 	}
 }
 
-func operation(id, endpoint string) zarpa.Operation {
+func operation(id, endpointName string) zarpa.Operation {
+	before := endpoint(endpointName, 4).Spec
 	return zarpa.Operation{
-		ID: id, Kind: "deploy", Endpoint: endpoint, Generation: 5, State: zarpa.OperationRunning, Created: instant(),
+		Who: unicode, Before: &before,
+		ID: id, Kind: "deploy", Endpoint: endpointName, Generation: 5, State: zarpa.OperationRunning, Created: instant(),
 		Phases: []zarpa.Phase{{Name: "validate", State: zarpa.OperationSucceeded, Started: instant(), Ended: instant(), Detail: unicode}},
 	}
 }
@@ -103,4 +105,17 @@ func ended(o zarpa.Operation) zarpa.Operation {
 
 func target(name string) zarpa.Target {
 	return zarpa.Target{Name: name, Kind: "process", Options: map[string]string{"limit": "4", "ñ": unicode}, Created: instant()}
+}
+
+func rollout(id, endpoint string) zarpa.Rollout {
+	return zarpa.Rollout{
+		ID: id, Endpoint: endpoint, Spec: zarpa.RolloutSpec{To: "green", Compare: "blue"}.WithDefaults(), State: zarpa.RolloutRunning, Step: 1,
+		Before: map[string]int{"blue": 95, "green": 5}, Created: instant(), StepStarted: instant().Add(time.Second), Measured: zarpa.Duration(3 * time.Second),
+		Reason: unicode, To: zarpa.RolloutSample{Requests: 1 << 40, Failures: 3, Latency: []int64{0, 1, 2}}, Compare: &zarpa.RolloutSample{Requests: 7},
+		Judgements: []zarpa.Judgement{{
+			At: instant(), Percent: 5, Passed: true, Gates: []zarpa.Gate{{Name: "error_rate", Passed: true, Text: unicode}},
+			To: zarpa.RolloutSample{Requests: 120}, Compare: &zarpa.RolloutSample{Requests: 9000, Latency: []int64{4}},
+		}},
+		Who: "ana",
+	}
 }

@@ -33,7 +33,10 @@ func writeAll(ctx context.Context, n zarpa.Nouns) error {
 		n.Keys.Put(ctx, zarpa.SealedKeys{Endpoint: "iris", Sealed: []byte("k"), Updated: instant()}),
 		n.Deployments.Put(ctx, observed("iris", "blue", "local")),
 		n.Operations.Create(ctx, operation("op-1", "iris")),
-		n.Targets.Put(ctx, target("local")))
+		n.Targets.Put(ctx, target("local")),
+		n.Accesses.Create(ctx, access("ci")),
+		n.Audits.Append(ctx, auditEntry("iris")),
+		n.Rollouts.Create(ctx, rollout("ro-1", "iris")))
 }
 
 // expect checks that all, or nothing, of writeAll is there.
@@ -54,6 +57,18 @@ func (s *subject) expect(t *testing.T, all bool) {
 	ok(t, err)
 	if (len(records) == 1) != all {
 		t.Errorf("%d deployments, expected to be there: %t", len(records), all)
+	}
+	tokens, err := s.Accesses.List(ctx)
+	ok(t, err)
+	entries, err := s.Audits.List(ctx, zarpa.AuditQuery{})
+	ok(t, err)
+	if (len(tokens) == 1) != all || (len(entries) == 1) != all {
+		t.Errorf("%d accesses, %d audit entries, expected to be there: %t", len(tokens), len(entries), all)
+	}
+	rollouts, err := s.Rollouts.List(ctx, "", 0)
+	ok(t, err)
+	if (len(rollouts) == 1) != all {
+		t.Errorf("%d rollouts, expected to be there: %t", len(rollouts), all)
 	}
 }
 
