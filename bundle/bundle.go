@@ -61,9 +61,15 @@ func encode(b zarpa.Bundle) ([]byte, error) {
 	}
 	b.Models = slices.Clone(b.Models)
 	slices.SortFunc(b.Models, compareModels)
-	for i := range b.Models {
-		b.Models[i].Content.Files = slices.Clone(b.Models[i].Content.Files)
-		slices.SortFunc(b.Models[i].Content.Files, func(x, y zarpa.File) int { return strings.Compare(x.Path, y.Path) })
+	if b.Code != nil {
+		b.Code = new(*b.Code)
+	}
+	if b.Environment != nil {
+		b.Environment = new(*b.Environment)
+	}
+	for _, part := range parts(&b) {
+		part.content.Files = slices.Clone(part.content.Files)
+		slices.SortFunc(part.content.Files, func(x, y zarpa.File) int { return strings.Compare(x.Path, y.Path) })
 	}
 	if err := validate(b); err != nil {
 		return nil, err
@@ -114,8 +120,11 @@ func validate(b zarpa.Bundle) error {
 		return zarpa.Errorf(zarpa.Invalid, "%s: format: %d is not known", descriptor, b.Format)
 	case b.Engine == "":
 		return zarpa.Errorf(zarpa.Invalid, "%s: engine: empty", descriptor).WithHint(`name the engine that runs the models, such as "onnx"`)
-	case len(b.Models) == 0:
-		return zarpa.Errorf(zarpa.Invalid, "%s: models: empty", descriptor).WithHint("a bundle holds at least one model")
+	case len(b.Models) == 0 && b.Code == nil:
+		return zarpa.Errorf(zarpa.Invalid, "%s: models: empty", descriptor).WithHint("a bundle holds at least one model, or code")
+	}
+	if err := validateCode(b); err != nil {
+		return err
 	}
 	for i, m := range b.Models {
 		if err := validateModel(m); err != nil {
@@ -135,19 +144,86 @@ func validateModel(m zarpa.BundleModel) error {
 	if m.Version < 1 {
 		return zarpa.Errorf(zarpa.Invalid, "%s: model %q: version: %d is not 1 or more", descriptor, m.Name, m.Version)
 	}
+	if m.Folder != "" && (zarpa.ValidatePath(m.Folder) != nil || strings.Contains(m.Folder, "/")) {
+		return zarpa.Errorf(zarpa.Invalid, "%s: model %s:%d: folder: %.80q is not a name", descriptor, m.Name, m.Version, m.Folder)
+	}
 	if err := validateContent(m.Content); err != nil {
 		return fmt.Errorf("%s: model %s:%d: %w", descriptor, m.Name, m.Version, err)
 	}
-	isFile := func(f zarpa.File) bool { return f.Path == m.File }
-	if m.File != "" && !slices.ContainsFunc(m.Content.Files, isFile) {
+	if m.File != "" && !holds(m.Content, m.File) {
 		return zarpa.Errorf(zarpa.Invalid, "%s: model %s:%d: file: %q is not among its files", descriptor, m.Name, m.Version, m.File)
 	}
 	return nil
 }
 
-// place is where a file of a model is in a bundle, slash-separated.
-func place(m zarpa.BundleModel, f zarpa.File) string {
-	return path.Join("models", m.Name, strconv.Itoa(m.Version), f.Path)
+func validateCode(b zarpa.Bundle) error {
+	if c := b.Code; c != nil {
+		if err := validateContent(c.Content); err != nil {
+			return fmt.Errorf("%s: code: %w", descriptor, err)
+		}
+		if !holds(c.Content, c.Entry) {
+			return zarpa.Errorf(zarpa.Invalid, "%s: code: entry: %q is not among its files", descriptor, c.Entry)
+		}
+	}
+	if e := b.Environment; e != nil && len(e.Content.Files) > 0 {
+		if err := validateContent(e.Content); err != nil {
+			return fmt.Errorf("%s: environment: %w", descriptor, err)
+		}
+	}
+	return nil
+}
+
+func holds(c zarpa.Content, path string) bool {
+	return slices.ContainsFunc(c.Files, func(f zarpa.File) bool { return f.Path == path })
+}
+
+// part is one content of a bundle, with the folder that it is in, slash-separated.
+type part struct {
+	folder  string
+	content *zarpa.Content
+}
+
+// parts are all contents of a bundle that have files.
+func parts(b *zarpa.Bundle) []part {
+	var all []part
+	for i, m := range b.Models {
+		all = append(all, part{path.Join("models", m.Name, strconv.Itoa(m.Version), m.Folder), &b.Models[i].Content})
+	}
+	if b.Code != nil {
+		all = append(all, part{"code", &b.Code.Content})
+	}
+	if b.Environment != nil && len(b.Environment.Content.Files) > 0 {
+		all = append(all, part{"environment", &b.Environment.Content})
+	}
+	return all
+}
+
+// placed are all files of a bundle, with their paths within it.
+func placed(b zarpa.Bundle) []zarpa.File {
+	var files []zarpa.File
+	for _, p := range parts(&b) {
+		for _, f := range p.content.Files {
+			f.Path = path.Join(p.folder, f.Path)
+			files = append(files, f)
+		}
+	}
+	return files
+}
+
+// Describe reads what a stored bundle says of itself; not_found when there is none. The blobs of its
+// files are not looked at.
+func Describe(ctx context.Context, blobs zarpa.Blobs, digest string) (zarpa.Bundle, error) {
+	b, _, err := load(ctx, blobs, digest)
+	return b, err
+}
+
+// Contents are those of a bundle: its models', its code's and its environment's.
+func Contents(b zarpa.Bundle) []zarpa.Content {
+	var all []zarpa.Content
+	for _, p := range parts(&b) {
+		all = append(all, *p.content)
+	}
+	return all
 }
 
 // load reads a bundle's description from its blob.

@@ -24,12 +24,9 @@ func WriteBundleTar(ctx context.Context, blobs zarpa.Blobs, digest string, w io.
 	if _, err := tw.Write(text); err != nil {
 		return fmt.Errorf("write bundle %s: %w", digest, err)
 	}
-	for _, m := range b.Models {
-		for _, f := range m.Content.Files {
-			f.Path = place(m, f)
-			if err := writeEntry(ctx, blobs, tw, f); err != nil {
-				return fmt.Errorf("write bundle %s: file %q: %w", digest, f.Path, err)
-			}
+	for _, f := range placed(b) {
+		if err := writeEntry(ctx, blobs, tw, f); err != nil {
+			return fmt.Errorf("write bundle %s: file %q: %w", digest, f.Path, err)
 		}
 	}
 	return tw.Close()
@@ -49,8 +46,8 @@ func ReadBundleTar(ctx context.Context, blobs zarpa.Blobs, r io.Reader, limits L
 	for _, missing := range a.wanted {
 		return "", zarpa.Errorf(zarpa.Invalid, "bundle: file %q: missing", missing.Path).WithHint("the tar was cut short; send it again")
 	}
-	for _, m := range a.bundle.Models {
-		if _, err := putBytes(ctx, blobs, manifest(m.Content.Files)); err != nil {
+	for _, p := range parts(&a.bundle) {
+		if _, err := putBytes(ctx, blobs, manifest(p.content.Files)); err != nil {
 			return "", fmt.Errorf("read a bundle: %w", err)
 		}
 	}
@@ -112,11 +109,8 @@ func (a *arrival) describe(name string, size int64, r io.Reader) error {
 		return zarpa.Errorf(zarpa.Invalid, "not in the form that zarpa writes").WithHint("send a tar that zarpa wrote")
 	}
 	a.text, a.wanted = text, map[string]zarpa.File{}
-	for _, m := range a.bundle.Models {
-		for _, f := range m.Content.Files {
-			f.Path = place(m, f)
-			a.wanted[f.Path] = f
-		}
+	for _, f := range placed(a.bundle) {
+		a.wanted[f.Path] = f
 	}
 	return nil
 }

@@ -99,12 +99,10 @@ func complete(dir string, b zarpa.Bundle, text []byte) bool {
 	if err != nil || !bytes.Equal(there, text) {
 		return false
 	}
-	for _, m := range b.Models {
-		for _, f := range m.Content.Files {
-			info, err := os.Lstat(filepath.Join(dir, filepath.FromSlash(place(m, f))))
-			if err != nil || !info.Mode().IsRegular() || info.Size() != f.Size {
-				return false
-			}
+	for _, f := range placed(b) {
+		info, err := os.Lstat(filepath.Join(dir, filepath.FromSlash(f.Path)))
+		if err != nil || !info.Mode().IsRegular() || info.Size() != f.Size {
+			return false
 		}
 	}
 	return true
@@ -116,18 +114,16 @@ func fill(ctx context.Context, blobs zarpa.Blobs, dir string, b zarpa.Bundle, te
 		return err
 	}
 	folders := map[string]bool{dir: true}
-	for _, m := range b.Models {
-		for _, f := range m.Content.Files {
-			dst := filepath.Join(dir, filepath.FromSlash(place(m, f)))
-			if err := os.MkdirAll(filepath.Dir(dst), 0o755); err != nil {
-				return err
-			}
-			for up := filepath.Dir(dst); !folders[up]; up = filepath.Dir(up) {
-				folders[up] = true
-			}
-			if err := bring(ctx, blobs, f, dst); err != nil {
-				return fmt.Errorf("model %s:%d: file %q: %w", m.Name, m.Version, f.Path, err)
-			}
+	for _, f := range placed(b) {
+		dst := filepath.Join(dir, filepath.FromSlash(f.Path))
+		if err := os.MkdirAll(filepath.Dir(dst), 0o755); err != nil {
+			return err
+		}
+		for up := filepath.Dir(dst); !folders[up]; up = filepath.Dir(up) {
+			folders[up] = true
+		}
+		if err := bring(ctx, blobs, f, dst); err != nil {
+			return fmt.Errorf("file %q: %w", f.Path, err)
 		}
 	}
 	info := zarpa.File{Path: descriptor, Digest: digestOf(text), Size: int64(len(text))}
@@ -261,17 +257,14 @@ func Verify(ctx context.Context, dir string) (string, error) {
 		return "", err
 	}
 	wanted := []string{descriptor}
-	for _, m := range b.Models {
-		for _, f := range m.Content.Files {
-			f.Path = place(m, f)
-			wanted = append(wanted, f.Path)
-			err := checkFile(ctx, filepath.Join(dir, filepath.FromSlash(f.Path)), f)
-			if errors.Is(err, fs.ErrNotExist) {
-				err = zarpa.Errorf(zarpa.NotFound, "file %q: missing", f.Path).Because(err)
-			}
-			if err != nil {
-				return "", fmt.Errorf("bundle %s: %w", dir, err)
-			}
+	for _, f := range placed(b) {
+		wanted = append(wanted, f.Path)
+		err := checkFile(ctx, filepath.Join(dir, filepath.FromSlash(f.Path)), f)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = zarpa.Errorf(zarpa.NotFound, "file %q: missing", f.Path).Because(err)
+		}
+		if err != nil {
+			return "", fmt.Errorf("bundle %s: %w", dir, err)
 		}
 	}
 	slices.Sort(wanted)

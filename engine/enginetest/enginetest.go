@@ -39,6 +39,9 @@ type Config struct {
 	Slow Case
 	// Broken do not load: the error is invalid.
 	Broken []Case
+	// Streams are models whose sessions are a [zarpa.Streamer], for an engine that has such; the
+	// rest of the contract is proven without them.
+	Streams []StreamCase
 }
 
 // Run runs the suite.
@@ -51,6 +54,12 @@ func Run(t *testing.T, c Config) {
 		t.Run(k.Name, func(t *testing.T) {
 			t.Parallel()
 			runCase(t, c.Engine, k)
+		})
+	}
+	for _, k := range c.Streams {
+		t.Run("stream/"+k.Name, func(t *testing.T) {
+			t.Parallel()
+			runStream(t, c.Engine, k)
 		})
 	}
 	for name, test := range map[string]func(*testing.T, Config){

@@ -31,6 +31,11 @@ type Model struct {
 	Outputs []zarpa.ValueInfo `json:"outputs"`
 	// Answer is what every run answers, with one value for each output, in their order.
 	Answer []zarpa.Tensor `json:"answer"`
+	// Parts make the model one that streams: each is a part of the answer, its values named after
+	// outputs. Fail comes after the last one. Run answers the last one, unless Answer is set.
+	Parts [][]zarpa.Tensor `json:"parts"`
+	// PartDelay is how long each part takes, beside Delay.
+	PartDelay zarpa.Duration `json:"part_delay"`
 	// LoadDelay and Delay are how long a load and a run take.
 	LoadDelay zarpa.Duration `json:"load_delay"`
 	Delay     zarpa.Duration `json:"delay"`
@@ -93,6 +98,9 @@ func (e *Engine) Load(ctx context.Context, dir string, opts zarpa.LoadOptions) (
 	}
 	s := &session{model: m, crash: e.opts.Crash, sig: zarpa.Signature{Inputs: m.Inputs, Outputs: m.Outputs, Producer: "fake"}}
 	s.checker = inputs.New(s.sig)
+	if m.Parts != nil {
+		return &streaming{s}, nil
+	}
 	return s, nil
 }
 
@@ -128,7 +136,14 @@ func (m *Model) complete() error {
 	if len(m.Outputs) == 0 {
 		m.Outputs = []zarpa.ValueInfo{{Name: "y", Type: m.Inputs[0].Type, Shape: m.Inputs[0].Shape}}
 	}
-	if m.Answer == nil && len(m.Outputs) > len(m.Inputs) {
+	for i, part := range m.Parts {
+		for _, t := range part {
+			if !slices.ContainsFunc(m.Outputs, func(v zarpa.ValueInfo) bool { return v.Name == t.Name }) {
+				return zarpa.Errorf(zarpa.Invalid, "fake model: parts[%d]: no output is called %q", i, t.Name)
+			}
+		}
+	}
+	if m.Answer == nil && m.Parts == nil && len(m.Outputs) > len(m.Inputs) {
 		return zarpa.Errorf(zarpa.Invalid, "fake model: %d outputs of %d inputs", len(m.Outputs), len(m.Inputs)).WithHint("set answer, or give it as many inputs")
 	}
 	if m.Answer != nil && len(m.Answer) != len(m.Outputs) {
@@ -168,29 +183,19 @@ var _ zarpa.Session = (*session)(nil)
 func (s *session) Signature() zarpa.Signature { return s.sig }
 
 func (s *session) Run(ctx context.Context, in []zarpa.Tensor, wanted []string) ([]zarpa.Tensor, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, zarpa.AsError(err)
-	}
-	if !s.enter() {
-		return nil, zarpa.Errorf(zarpa.Unavailable, "the model was unloaded")
-	}
-	defer s.running.RUnlock()
-	want, err := s.checker.Want(wanted, nil)
+	want, slots, err := s.begin(ctx, in, wanted)
 	if err != nil {
 		return nil, err
 	}
-	slots := make([]int, len(s.sig.Inputs))
-	if err := s.checker.Place(in, slots, s.checker.NewSeen()); err != nil {
+	defer s.running.RUnlock()
+	if err := s.work(ctx); err != nil {
 		return nil, err
 	}
-	if err := wait(ctx, time.Duration(s.model.Delay)); err != nil {
-		return nil, err
-	}
-	switch {
-	case s.model.Crash:
-		s.crash()
-	case s.model.Fail != "":
+	if s.model.Fail != "" {
 		return nil, zarpa.Errorf(zarpa.ModelError, "%s", s.model.Fail)
+	}
+	if s.model.Answer == nil && len(s.model.Parts) > 0 {
+		return s.part(s.model.Parts[len(s.model.Parts)-1], want), nil
 	}
 	out := make([]zarpa.Tensor, len(want))
 	for k, n := range want {
@@ -198,6 +203,81 @@ func (s *session) Run(ctx context.Context, in []zarpa.Tensor, wanted []string) (
 		out[k].Name = s.sig.Outputs[n].Name
 	}
 	return out, nil
+}
+
+// begin checks a request and counts its run in; want are the outputs by index and slots the inputs.
+// Without an error, the caller unlocks running.
+func (s *session) begin(ctx context.Context, in []zarpa.Tensor, wanted []string) (want, slots []int, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, nil, zarpa.AsError(err)
+	}
+	if !s.enter() {
+		return nil, nil, zarpa.Errorf(zarpa.Unavailable, "the model was unloaded")
+	}
+	slots = make([]int, len(s.sig.Inputs))
+	if want, err = s.checker.Want(wanted, nil); err == nil {
+		err = s.checker.Place(in, slots, s.checker.NewSeen())
+	}
+	if err != nil {
+		s.running.RUnlock()
+	}
+	return want, slots, err
+}
+
+// work takes its time, and crashes as it was told to.
+func (s *session) work(ctx context.Context) error {
+	if err := wait(ctx, time.Duration(s.model.Delay)); err != nil {
+		return err
+	}
+	if s.model.Crash {
+		s.crash()
+	}
+	return nil
+}
+
+// part is a copy of a part's values, in the order of the outputs and of those that are wanted.
+func (s *session) part(values []zarpa.Tensor, want []int) []zarpa.Tensor {
+	var out []zarpa.Tensor
+	for _, n := range want {
+		for _, t := range values {
+			if t.Name == s.sig.Outputs[n].Name {
+				out = append(out, clone(t))
+			}
+		}
+	}
+	return out
+}
+
+// streaming is the session of a model with parts.
+type streaming struct{ *session }
+
+var _ zarpa.Streamer = (*streaming)(nil)
+
+// Stream gives the model's parts to emit.
+func (s *streaming) Stream(ctx context.Context, in []zarpa.Tensor, wanted []string, emit func(part []zarpa.Tensor) error) error {
+	want, _, err := s.begin(ctx, in, wanted)
+	if err != nil {
+		return err
+	}
+	defer s.running.RUnlock()
+	if err := s.work(ctx); err != nil {
+		return err
+	}
+	for _, values := range s.model.Parts {
+		if err := wait(ctx, time.Duration(s.model.PartDelay)); err != nil {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return zarpa.AsError(err)
+		}
+		if err := emit(s.part(values, want)); err != nil {
+			return err
+		}
+	}
+	if s.model.Fail != "" {
+		return zarpa.Errorf(zarpa.ModelError, "%s", s.model.Fail)
+	}
+	return nil
 }
 
 // enter counts a run in, unless the session is closed.

@@ -61,9 +61,37 @@ func TestContract(t *testing.T) {
 			{Name: "unknown field", Dir: broken},
 			{Name: "told to fail", Dir: folder(t, fake.Model{FailLoad: "no"})},
 			{Name: "too many outputs", Dir: folder(t, fake.Model{Outputs: []zarpa.ValueInfo{info("a"), info("b")}})},
+			{Name: "part of no output", Dir: folder(t, fake.Model{Parts: [][]zarpa.Tensor{{answer}}})},
 			{Name: "short answer", Dir: folder(t, fake.Model{Answer: []zarpa.Tensor{answer, answer}})},
 		},
+		Streams: []enginetest.StreamCase{
+			{
+				Name: "parts", In: x(), Want: [][]zarpa.Tensor{{answer, named(x()[0], "y")}, {named(x()[0], "y")}, {answer}},
+				Dir: folder(t, fake.Model{
+					Outputs: []zarpa.ValueInfo{{Name: "label", Type: zarpa.String, Shape: []zarpa.Dim{{Size: 1}}}, info("y")},
+					Parts:   [][]zarpa.Tensor{{named(x()[0], "y"), answer}, {named(x()[0], "y")}, {answer}}, PartDelay: zarpa.Duration(time.Microsecond),
+				}),
+			},
+		},
 	})
+}
+
+func TestAStreamFailsAfterItsParts(t *testing.T) {
+	t.Parallel()
+	s, err := fake.New(fake.Options{}).Load(t.Context(), folder(t, fake.Model{Parts: [][]zarpa.Tensor{{named(x()[0], "y")}}, Fail: "no"}), zarpa.LoadOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts := 0
+	err = s.(zarpa.Streamer).Stream(t.Context(), x(), nil, func([]zarpa.Tensor) error { parts++; return nil })
+	if parts != 1 || zarpa.AsError(err).Code != zarpa.ModelError {
+		t.Errorf("%d parts, %v", parts, err)
+	}
+	if plain, err := fake.New(fake.Options{}).Load(t.Context(), folder(t, fake.Model{}), zarpa.LoadOptions{}); err != nil {
+		t.Error(err)
+	} else if _, streams := plain.(zarpa.Streamer); streams {
+		t.Error("a model without parts streams")
+	}
 }
 
 func TestACrashingModelCrashesAsTold(t *testing.T) {

@@ -19,6 +19,8 @@ func BenchmarkRun(b *testing.B) {
 		{"add", zoo, "add.onnx", tensors(f32("a", shape(1, 2), 1, 2), f32("b", shape(1, 2), 1, 2)), nil},
 		{"iris", "../../examples/iris", "iris.onnx", tensors(f32("input", shape(1, 4), 5.1, 3.5, 1.4, .2)), nil},
 		{"iris label", "../../examples/iris", "iris.onnx", tensors(f32("input", shape(1, 4), 5.1, 3.5, 1.4, .2)), []string{"label"}},
+		{"iris 64", "../../examples/iris", "iris.onnx", tensors(f32("input", shape(64, 4), make([]float32, 256)...)), nil},
+		{"iris 64 label", "../../examples/iris", "iris.onnx", tensors(f32("input", shape(64, 4), make([]float32, 256)...)), []string{"label"}},
 	} {
 		b.Run(bench.name, func(b *testing.B) {
 			s, err := engine(b).Load(context.Background(), bench.dir, zarpa.LoadOptions{File: bench.file, Threads: 1})

@@ -25,11 +25,15 @@ type call struct {
 	inputNames  []*C.char
 	outputNames []*C.char
 	pinner      runtime.Pinner
+	kept        []byte // memory for copies of misplaced tensors, and what of it is free in this run
+	scratch     []byte
 
 	slots []int         // for each input of the signature the tensor given for it, or -1
 	seen  []inputs.Seen // for each shared dimension name
 	want  []int         // the wanted outputs
 	fired chan struct{}
+	// runner is where long runs go; nil as long as there was none.
+	runner *runner
 	// broken marks a call whose run options cannot be used again.
 	broken bool
 	// terminate tells the running model to stop; made once, to be handed to every context.
@@ -64,6 +68,9 @@ func newCall(s *session) (*call, error) {
 }
 
 func (c *call) free(s *session) {
+	if c.runner != nil {
+		c.runner.close()
+	}
 	if c.c.options != nil {
 		C.zarpa_run_options_release(s.lib.c, c.c.options)
 	}
@@ -93,6 +100,7 @@ func (c *call) reset(s *session) {
 	C.zarpa_release(s.lib.c, c.c.outputs, c.c.output_count)
 	c.c.input_count, c.c.output_count = 0, 0
 	c.pinner.Unpin()
+	c.scratch = c.kept
 }
 
 // fill lays inputs and the names of wanted outputs out for C.
@@ -118,7 +126,7 @@ func (c *call) fill(s *session, in []zarpa.Tensor) error {
 }
 
 // fillValue lays one checked value out. Numbers are used where they are, without a copy, as long as
-// they are aligned for their type; the native value for them is made in the run itself.
+// they are aligned; the native value for them is made in the run itself.
 func (c *call) fillValue(v *C.zarpa_value, t *zarpa.Tensor) error {
 	switch t.Type {
 	case zarpa.Sequence, zarpa.Map:
@@ -137,23 +145,47 @@ func (c *call) fillValue(v *C.zarpa_value, t *zarpa.Tensor) error {
 	}
 	v.size = C.size_t(len(t.Data))
 	if len(t.Data) > 0 {
-		data := aligned(t.Data, t.Type.Bits()/8)
+		data := c.aligned(t.Data)
 		c.pinner.Pin(&data[0])
 		v.data = unsafe.Pointer(&data[0])
 	}
 	return nil
 }
 
-// aligned is data itself where its address suits elements of size bytes, else a copy that does.
-func aligned(data []byte, size int) []byte {
-	size = min(size, 8)
-	if size <= 1 || uintptr(unsafe.Pointer(&data[0]))%uintptr(size) == 0 {
+// alignment is where the runtime's own memory begins. Its kernels take the elements up to such an
+// address one by one, and so add up in another order: the last digits of an answer would depend on
+// where a request happened to lie.
+const alignment = 64
+
+// maxScratch bounds the memory that a call keeps for such copies.
+const maxScratch = 64 << 10
+
+// aligned is data itself where it begins at a multiple of the alignment, else a copy that does.
+func (c *call) aligned(data []byte) []byte {
+	if misplaced(data) == 0 {
 		return data
 	}
-	words := make([]uint64, (len(data)+7)/8)
-	moved := unsafe.Slice((*byte)(unsafe.Pointer(&words[0])), len(data))
+	size := len(data) + alignment - 1
+	var room []byte
+	switch {
+	case size > maxScratch:
+		room = make([]byte, size)
+	case size > len(c.scratch):
+		c.kept = make([]byte, max(size, 2*len(c.kept), 512)) // what was given out of the old one stays with its tensors
+		c.scratch = c.kept
+		fallthrough
+	default:
+		room, c.scratch = c.scratch[:size], c.scratch[size:]
+	}
+	from := (alignment - misplaced(room)) % alignment
+	moved := room[from : from+len(data)]
 	copy(moved, data)
 	return moved
+}
+
+// misplaced is how far data begin behind a multiple of the alignment.
+func misplaced(data []byte) int {
+	return int(uintptr(unsafe.Pointer(unsafe.SliceData(data))) % alignment)
 }
 
 func (c *call) fillStrings(v *C.zarpa_value, strings []string) error {

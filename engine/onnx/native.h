@@ -57,6 +57,16 @@ void zarpa_close(zarpa_library *lib);
 void *zarpa_prepare(zarpa_library *lib);
 
 void *zarpa_run(const zarpa_library *lib, zarpa_call *call);
+
+// A runner is a thread that does zarpa_run for one call at a time, and writes a byte to fd at the
+// end of each. NULL is no thread to be had.
+typedef struct zarpa_runner zarpa_runner;
+zarpa_runner *zarpa_runner_start(int fd);
+void zarpa_runner_submit(zarpa_runner *r, const zarpa_library *lib, zarpa_call *call);
+// zarpa_runner_wait is what zarpa_run returned; it waits for the end.
+void *zarpa_runner_wait(zarpa_runner *r);
+void zarpa_runner_stop(zarpa_runner *r);
+
 void *zarpa_items(const zarpa_library *lib, void *value, size_t n, zarpa_value *items);
 void zarpa_release(const zarpa_library *lib, zarpa_value *values, size_t n);
 

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -293,4 +294,30 @@ func TestABadRowIsAModelError(t *testing.T) {
 	t.Parallel()
 	_, err := load(t, "poison_row.onnx").Run(t.Context(), tensors(i64("index", shape(2), 0, 7)), nil)
 	wantError(t, err, zarpa.ModelError, "the model failed")
+}
+
+// Where the data of a request lie in memory does not show in the answer: kernels add up in an order
+// that depends on it.
+func TestAnswersDoNotDependOnAddresses(t *testing.T) {
+	t.Parallel()
+	const rows = 37
+	s := load(t, "batch_sum.onnx")
+	random := rand.New(rand.NewPCG(1, 2))
+	var data []byte
+	for range 2 * rows {
+		data = binary.LittleEndian.AppendUint32(data, math.Float32bits(float32(random.NormFloat64()*math.Pow(10, float64(random.IntN(6))))))
+	}
+	want := ""
+	for offset := range 130 {
+		moved := append(make([]byte, offset, offset+len(data)), data...)[offset:]
+		out, err := s.Run(t.Context(), []zarpa.Tensor{{Name: "x", Type: zarpa.Float32, Shape: shape(rows, 2), Data: moved}}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := string(out[0].Data); want == "" {
+			want = got
+		} else if got != want {
+			t.Fatalf("offset %d: %x, before %x", offset, got, want)
+		}
+	}
 }

@@ -45,7 +45,11 @@ func readTensor(lib *library, v *C.zarpa_value, t *zarpa.Tensor) error {
 	if t.Type = elementType(int(v._type)); t.Type == zarpa.Undefined {
 		return zarpa.Errorf(zarpa.ModelError, "an element type that this engine cannot read (%d)", v._type)
 	}
-	t.Shape = make([]int64, int(v.rank))
+	if rank := int(v.rank); t.Shape == nil || cap(t.Shape) < rank {
+		t.Shape = make([]int64, rank)
+	} else {
+		t.Shape = t.Shape[:rank]
+	}
 	for i, d := range unsafe.Slice(v.dims, int(v.rank)) {
 		t.Shape[i] = int64(d)
 	}
@@ -88,13 +92,25 @@ func readStrings(lib *library, v *C.zarpa_value, t *zarpa.Tensor) error {
 	return nil
 }
 
+// pair is the memory of a map: one block for the keys, the values, and the shapes of both.
+type pair struct {
+	items  [2]zarpa.Tensor
+	shapes [2][1]int64
+}
+
 // readItems reads what is in a sequence or map.
 func readItems(lib *library, v *C.zarpa_value, t *zarpa.Tensor) error {
 	n := int(v.size)
 	if v.kind == kindMap {
 		n = 2
+		p := new(pair)
+		for i := range p.items {
+			p.items[i].Shape = p.shapes[i][:0]
+		}
+		t.Items = p.items[:]
+	} else {
+		t.Items = make([]zarpa.Tensor, n)
 	}
-	t.Items = make([]zarpa.Tensor, n)
 	if n == 0 {
 		return nil
 	}
