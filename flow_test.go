@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"math"
@@ -13,6 +14,8 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -60,10 +63,14 @@ func newPlane(t *testing.T) *plane {
 	recon := target.New(target.Options{
 		Store: store, Drivers: map[string]zarpa.Driver{"local": driver}, Router: g,
 		KeyDigests: api.KeyDigests(store, box), Log: slog.New(slog.DiscardHandler),
-		Bundle: func(ctx context.Context, m zarpa.Model) (string, error) {
-			return bundle.Build(ctx, blobs, zarpa.Bundle{Format: bundle.Format, Engine: m.Format, Models: []zarpa.BundleModel{{
-				Name: m.Name, Version: m.Version, Content: m.Content, Signature: m.Signature, File: m.Content.Files[0].Path,
-			}}})
+		Bundle: func(ctx context.Context, p target.Package) (string, error) {
+			b := zarpa.Bundle{Format: bundle.Format, Engine: p.Models[0].Format}
+			for _, m := range p.Models {
+				b.Models = append(b.Models, zarpa.BundleModel{
+					Name: m.Name, Version: m.Version, Content: m.Content, Signature: m.Signature, File: m.Content.Files[0].Path,
+				})
+			}
+			return bundle.Build(ctx, blobs, b)
 		},
 	})
 	p := &plane{gateway: httptest.NewServer(g.Handler()), store: store}
@@ -115,15 +122,18 @@ func (r replicas) start(ctx context.Context, rep memory.Replica) (memory.Running
 		return memory.Running{}, err
 	}
 	m := b.Models[0]
-	server, err := score.New(score.Options{ModelName: m.Name, ModelVersion: "1", Aliases: []string{rep.Deployment.Endpoint}})
+	server, err := score.New(score.Options{Models: []score.ModelOptions{{
+		Name: m.Name, Version: "1", Aliases: []string{rep.Deployment.Endpoint},
+		Load: func(ctx context.Context) (zarpa.Session, error) {
+			return r.engine.Load(ctx, filepath.Join(path, "models", m.Name, "1"), zarpa.LoadOptions{File: m.File, Threads: 1})
+		},
+	}}})
 	if err != nil {
 		return memory.Running{}, err
 	}
-	session, err := r.engine.Load(ctx, filepath.Join(path, "models", m.Name, "1"), zarpa.LoadOptions{File: m.File, Threads: 1})
-	if err != nil {
+	if err := server.LoadAll(ctx); err != nil {
 		return memory.Running{}, errors.Join(memory.ErrLoad, err)
 	}
-	server.SetReady(session, 0)
 	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return memory.Running{}, err
@@ -132,7 +142,7 @@ func (r replicas) start(ctx context.Context, rep memory.Replica) (memory.Running
 	done := make(chan error, 1)
 	go func() {
 		err := server.Serve(running, ln)
-		done <- errors.Join(err, session.Close())
+		done <- errors.Join(err, server.Close())
 		close(done)
 	}()
 	return memory.Running{Address: "http://" + ln.Addr().String(), Done: done, Shutdown: func(context.Context) error { stop(); return nil }}, nil
@@ -189,6 +199,25 @@ func (p *plane) call(t *testing.T, path, key string, body []byte, v any) int {
 	return resp.StatusCode
 }
 
+// try posts to the gateway; an error is an answer other than 200, or none.
+func (p *plane) try(ctx context.Context, path, key string, body []byte) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.gateway.URL+path, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", "Bearer "+key)
+	resp, err := p.gateway.Client().Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", resp.Status, answer)
+	}
+	return err
+}
+
 // TestFromAFileToAPrediction follows the iris and digits models from their files to predictions,
 // which are the framework's.
 func TestFromAFileToAPrediction(t *testing.T) {
@@ -235,6 +264,56 @@ func TestFromAFileToAPrediction(t *testing.T) {
 				t.Errorf("digits row %d: probability of %d is %v, JAX says %v", i, class, got, want)
 			}
 		}
+	}
+}
+
+// TestAChangeOfBatchingLosesNoRequest changes what replicas depend on while clients call, and looks
+// that every call is answered.
+func TestAChangeOfBatchingLosesNoRequest(t *testing.T) {
+	t.Parallel()
+	p, ctx := newPlane(t), t.Context()
+	p.deploy(t, "iris", filepath.Join("examples", "iris", "iris.onnx"))
+	keys := must(p.client.Keys(ctx, "iris"))(t)
+	row := []byte(`{"data": [[5.1, 3.5, 1.4, 0.2]]}`)
+	var clients sync.WaitGroup
+	var calls, lost atomic.Int64
+	stop := make(chan struct{})
+	for range 4 {
+		clients.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				calls.Add(1)
+				if err := p.try(ctx, "/endpoints/iris/score", keys.Primary, row); err != nil {
+					t.Log(err)
+					lost.Add(1)
+				}
+			}
+		})
+	}
+	spec := must(p.client.GetEndpoint(ctx, "iris"))(t).Endpoint.Spec
+	for _, change := range []func(*zarpa.DeploymentSpec){
+		func(d *zarpa.DeploymentSpec) { d.MaxBatchRows = 16 },
+		func(d *zarpa.DeploymentSpec) { d.MaxBatchDelay = zarpa.Duration(time.Millisecond) },
+		func(d *zarpa.DeploymentSpec) { d.MaxBatchRows, d.MaxBatchDelay = 0, 0 },
+	} {
+		before := must(p.client.GetEndpoint(ctx, "iris"))(t).Deployments[0].Status.Revision
+		change(&spec.Deployments[0])
+		answer := must(p.client.PutEndpoint(ctx, "iris", spec, nil))(t)
+		if op := must(p.client.Wait(ctx, *answer.Operation, nil))(t); op.State != zarpa.OperationSucceeded {
+			t.Errorf("%+v", op)
+		}
+		if after := must(p.client.GetEndpoint(ctx, "iris"))(t).Deployments[0].Status.Revision; after == before {
+			t.Errorf("%+v: the replicas are still of revision %s", answer.Changes, after)
+		}
+	}
+	close(stop)
+	clients.Wait()
+	if calls.Load() == 0 || lost.Load() > 0 {
+		t.Errorf("%d of %d calls were lost", lost.Load(), calls.Load())
 	}
 }
 

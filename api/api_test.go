@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -29,15 +30,45 @@ type nowhere struct{}
 
 func (nowhere) SetRoutes(context.Context, zarpa.Routes) error { return nil }
 
+// small is a target of at most ten replicas.
+type small struct{ zarpa.Driver }
+
+func (small) Check(spec zarpa.DeploymentSpec) error {
+	if spec.Replicas > 10 {
+		return zarpa.Errorf(zarpa.Invalid, "deployment %q: replicas: %d is more than 10", spec.Name, spec.Replicas)
+	}
+	return nil
+}
+
 // server is the API over a real store and real blobs, with a reconciler that does not run: an
 // operation that was begun stays so.
 type server struct {
 	http  *httptest.Server
 	store *sqlite.Store
 	blobs *dir.Blobs
+	// signing has the keys of scoring tokens
+	signing *api.Signing
 }
 
 func newServer(t *testing.T) *server {
+	t.Helper()
+	return newServerThat(t, nil)
+}
+
+// newServerThat converts by the function.
+func newServerThat(t *testing.T, convert convertFunc) *server {
+	t.Helper()
+	return startServer(t, api.Options{Convert: convert})
+}
+
+// newServerAt has a clock of the test's.
+func newServerAt(t *testing.T, now func() time.Time) *server {
+	t.Helper()
+	return startServer(t, api.Options{Now: now})
+}
+
+// startServer fills in what every server has.
+func startServer(t *testing.T, o api.Options) *server {
 	t.Helper()
 	ctx, data := t.Context(), t.TempDir()
 	store, err := sqlite.Open(ctx, filepath.Join(data, "zarpa.db"))
@@ -55,12 +86,17 @@ func newServer(t *testing.T) *server {
 	if err := store.Nouns().Targets.Put(ctx, zarpa.Target{Name: "local", Kind: "process", Created: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
+	signing, err := api.OpenSigning(ctx, store, box)
+	if err != nil {
+		t.Fatal(err)
+	}
 	log := slog.New(slog.DiscardHandler)
-	recon := target.New(target.Options{Store: store, Router: nowhere{}, Log: log, KeyDigests: api.KeyDigests(store, box)})
-	s := &server{store: store, blobs: blobs, http: httptest.NewServer(api.New(api.Options{
-		Store: store, Blobs: blobs, Reconciler: recon, Seal: box, Token: "secret", Log: log,
-		Server: zarpa.Server{Version: "test", GatewayURL: "http://gateway"}, Metrics: http.NotFoundHandler(), GatewayMetrics: http.NotFoundHandler(),
-	}))}
+	drivers := map[string]zarpa.Driver{"local": small{}}
+	recon := target.New(target.Options{Drivers: drivers, Store: store, Router: nowhere{}, Log: log, KeyDigests: api.KeyDigests(store, box)})
+	o.Store, o.Blobs, o.Reconciler, o.Seal, o.Signing, o.Token, o.Log = store, blobs, recon, box, signing, "secret", log
+	o.Server = zarpa.Server{Version: "test", GatewayURL: "http://gateway"}
+	o.Metrics, o.GatewayMetrics = http.NotFoundHandler(), http.NotFoundHandler()
+	s := &server{store: store, blobs: blobs, signing: signing, http: httptest.NewServer(api.New(o))}
 	t.Cleanup(func() {
 		s.http.Close()
 		if err := store.Close(); err != nil {
@@ -104,8 +140,8 @@ func (s *server) ask(t *testing.T, method, path string, body any) (int, string) 
 	return resp.StatusCode, string(answer)
 }
 
-// register registers the iris model.
-func (s *server) register(t *testing.T) {
+// register registers the iris model under a name.
+func (s *server) register(t *testing.T, name string) {
 	t.Helper()
 	model, err := os.ReadFile(filepath.Join("..", "examples", "iris", "iris.onnx"))
 	if err != nil {
@@ -119,7 +155,7 @@ func (s *server) register(t *testing.T) {
 	if err := json.Unmarshal([]byte(answer), &content); err != nil {
 		t.Fatal(err)
 	}
-	code, answer = s.ask(t, http.MethodPost, "/v1/models", fmt.Sprintf(`{"name": "iris", "digest": %q}`, content.Digest))
+	code, answer = s.ask(t, http.MethodPost, "/v1/models", fmt.Sprintf(`{"name": %q, "digest": %q}`, name, content.Digest))
 	if code != http.StatusCreated {
 		t.Fatalf("%d %s", code, answer)
 	}
@@ -144,7 +180,7 @@ func tarOf(t *testing.T, name string, content []byte) []byte {
 func TestCallsAnswerWithCodesAndWords(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
-	s.register(t)
+	s.register(t, "iris")
 	const put = `{"deployments": [{"name": "blue", "model": "iris"}]}`
 	for _, c := range []struct {
 		name, method, path string
@@ -175,6 +211,18 @@ func TestCallsAnswerWithCodesAndWords(t *testing.T) {
 		{"pending model", "PUT", "/v1/endpoints/rose?dry_run=true&pending=tulip:1", `{"deployments": [{"name": "blue", "model": "tulip:1"}]}`, 200, "tulip:1", ""},
 		{"pending without a dry run", "PUT", "/v1/endpoints/rose?pending=tulip:1", `{"deployments": [{"name": "blue", "model": "tulip:1"}]}`, 404, "tulip:1", ""},
 		{"unknown model", "PUT", "/v1/endpoints/rose", `{"deployments": [{"name": "blue", "model": "tulip"}]}`, 404, "tulip is not registered", ""},
+		{"pending further model", "PUT", "/v1/endpoints/rose?dry_run=true&pending=tulip:1", `{"deployments": [{"name": "blue", "model": "iris", "models": ["tulip:1"]}]}`, 200, `"field":"deployments.blue.models","to":"tulip:1"`, ""},
+		{"unknown further model", "PUT", "/v1/endpoints/rose", `{"deployments": [{"name": "blue", "model": "iris", "models": ["tulip"]}]}`, 404, "tulip is not registered", ""},
+		{"a model twice", "PUT", "/v1/endpoints/rose", `{"deployments": [{"name": "blue", "model": "iris", "models": ["iris:1"]}]}`, 400, "twice", ""},
+		{"models that are no list", "PUT", "/v1/endpoints/rose", `{"deployments": [{"name": "blue", "model": "iris", "models": "tulip"}]}`, 400, "models", ""},
+		{"unknown model control", "PUT", "/v1/endpoints/rose", `{"deployments": [{"name": "blue", "model": "iris", "model_control": "poll"}]}`, 400, "none or explicit", ""},
+		{"too many batch rows", "PUT", "/v1/endpoints/rose", `{"deployments": [{"name": "blue", "model": "iris", "max_batch_rows": 10001}]}`, 400, "max_batch_rows", ""},
+		{"batch delay as a number", "PUT", "/v1/endpoints/rose", `{"deployments": [{"name": "blue", "model": "iris", "max_batch_delay": 5}]}`, 400, "max_batch_delay", ""},
+		{"too long a batch delay", "PUT", "/v1/endpoints/rose", `{"deployments": [{"name": "blue", "model": "iris", "max_batch_delay": "11s"}]}`, 400, "between 0 and 10s", ""},
+		{"unknown status codes", "PUT", "/v1/endpoints/rose", `{"status_codes": "v3", "deployments": []}`, 400, "standard, v1 or v2", ""},
+		{"an origin that is none", "PUT", "/v1/endpoints/rose", `{"cors_origins": ["example.com"], "deployments": []}`, 400, "cors_origins[0]", ""},
+		{"more than the target can ever run", "PUT", "/v1/endpoints/rose", `{"deployments": [{"name": "blue", "model": "iris", "replicas": 11}]}`, 400, "more than 10", ""},
+		{"as much as it can", "PUT", "/v1/endpoints/rose?dry_run=true", `{"deployments": [{"name": "blue", "model": "iris", "replicas": 10}]}`, 200, "deployments.blue.replicas", ""},
 		{"unknown target", "PUT", "/v1/endpoints/rose", `{"deployments": [{"name": "blue", "model": "iris", "target": "moon"}]}`, 404, "moon", ""},
 		{"must exist", "PUT", "/v1/endpoints/rose?generation=3", put, 409, "generation 0, not 3", ""},
 		{"dry run", "PUT", "/v1/endpoints/rose?dry_run=true", put, 200, `"deployments.blue.model"`, "operation"},
@@ -225,7 +273,7 @@ func TestEveryCallWantsTheToken(t *testing.T) {
 func TestASecondChangeNamesTheOperationInTheWay(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
-	s.register(t)
+	s.register(t, "iris")
 	put := func(replicas int) (int, string) {
 		return s.ask(t, http.MethodPut, "/v1/endpoints/iris", fmt.Sprintf(`{"deployments": [{"name": "blue", "model": "iris", "replicas": %d}]}`, replicas))
 	}
@@ -238,9 +286,6 @@ func TestASecondChangeNamesTheOperationInTheWay(t *testing.T) {
 	if code != http.StatusConflict || !strings.Contains(answer, first.Operation.ID) {
 		t.Errorf("%d %s; want 409 that names %s", code, answer, first.Operation.ID)
 	}
-	if code, answer = s.ask(t, http.MethodDelete, "/v1/endpoints/iris", nil); code != http.StatusConflict {
-		t.Errorf("delete: %d %s", code, answer)
-	}
 	// The same again is no change, and so no conflict.
 	if code, answer = put(1); code != 200 || strings.Contains(answer, "operation") {
 		t.Errorf("the same: %d %s", code, answer)
@@ -251,10 +296,89 @@ func TestASecondChangeNamesTheOperationInTheWay(t *testing.T) {
 	}
 }
 
+func TestSettingsOfProtocolsAndBatchingAreKeptAndCompared(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	s.register(t, "iris")
+	s.register(t, "rank")
+	const put = `{"status_codes": "v1", "cors_origins": ["*", "https://a.example"], "deployments": [{"name": "blue", "model": "iris",
+		"models": ["rank"], "model_control": "explicit", "max_batch_rows": 16, "max_batch_delay": "2ms"}]}`
+	code, answer := s.ask(t, http.MethodPut, "/v1/endpoints/iris", put)
+	var set zarpa.ChangeSet
+	if err := json.Unmarshal([]byte(answer), &set); err != nil || code != 200 {
+		t.Fatalf("%d %s", code, answer)
+	}
+	got := map[string]string{}
+	for _, c := range set.Changes {
+		got[c.Field] = c.To
+	}
+	for field, want := range map[string]string{
+		"status_codes": "v1", "cors_origins": "*, https://a.example", "deployments.blue.model": "iris:1", "deployments.blue.models": "rank:1",
+		"deployments.blue.model_control": "explicit", "deployments.blue.max_batch_rows": "16", "deployments.blue.max_batch_delay": "2ms",
+		"deployments.blue.max_concurrency": "32",
+	} {
+		if got[field] != want {
+			t.Errorf("%s: %q, want %q", field, got[field], want)
+		}
+	}
+	if code, answer := s.ask(t, http.MethodPut, "/v1/endpoints/iris", put); code != 200 || strings.Contains(answer, "operation") {
+		t.Errorf("the same again: %d %s", code, answer)
+	}
+	for _, ref := range []string{"iris:1", "rank:1"} {
+		if code, answer := s.ask(t, http.MethodDelete, "/v1/models/"+ref, nil); code != http.StatusConflict || !strings.Contains(answer, "deployed") {
+			t.Errorf("delete %s: %d %s; want a conflict", ref, code, answer)
+		}
+	}
+	e, err := s.store.Nouns().Endpoints.Get(t.Context(), "iris")
+	if err != nil || !slices.Equal(e.Spec.Deployments[0].AllModels(), []string{"iris:1", "rank:1"}) {
+		t.Errorf("stored: %+v, %v", e, err)
+	}
+}
+
+func TestAnEndpointThatTriesAgainAndAgainHasFailed(t *testing.T) {
+	t.Parallel()
+	s, ctx := newServer(t), t.Context()
+	nouns := s.store.Nouns()
+	err := nouns.Endpoints.Put(ctx, zarpa.Endpoint{Name: "iris", Generation: 1, Spec: zarpa.EndpointSpec{
+		Deployments: []zarpa.DeploymentSpec{{Name: "blue", Model: "iris:1", Target: "local", Replicas: 2}},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	early, late := &zarpa.Exit{Reason: "it died"}, &zarpa.Exit{Reason: "it died", Ready: true}
+	for _, c := range []struct {
+		name     string
+		replicas []zarpa.Replica
+		want     zarpa.EndpointPhase
+	}{
+		{"starts", []zarpa.Replica{{Phase: zarpa.ReplicaStarting}}, zarpa.EndpointDegraded},
+		{"rests", []zarpa.Replica{{Phase: zarpa.ReplicaBackoff, Last: early}}, zarpa.EndpointFailed},
+		{"starts again", []zarpa.Replica{{Phase: zarpa.ReplicaStarting, Last: early}}, zarpa.EndpointFailed},
+		{"loads again", []zarpa.Replica{{Phase: zarpa.ReplicaLoading, Last: early}}, zarpa.EndpointFailed},
+		{"loads again after it had served", []zarpa.Replica{{Phase: zarpa.ReplicaLoading, Last: late}}, zarpa.EndpointDegraded},
+		{"one is ready", []zarpa.Replica{{Phase: zarpa.ReplicaReady}, {Phase: zarpa.ReplicaLoading, Last: early}}, zarpa.EndpointDegraded},
+	} {
+		err := nouns.Deployments.Put(ctx, zarpa.Observed{
+			Endpoint: "iris", Deployment: "blue", Target: "local", Status: zarpa.DeploymentStatus{Replicas: c.replicas},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, answer := s.ask(t, http.MethodGet, "/v1/endpoints/iris", nil)
+		var report zarpa.EndpointReport
+		if err := json.Unmarshal([]byte(answer), &report); err != nil {
+			t.Fatal(err)
+		}
+		if report.Phase != c.want {
+			t.Errorf("a replica that %s: %s, want %s", c.name, report.Phase, c.want)
+		}
+	}
+}
+
 func TestAFurtherDeploymentGetsNoTrafficUntilTold(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
-	s.register(t)
+	s.register(t, "iris")
 	weights := func(answer string) map[string]string {
 		var set zarpa.ChangeSet
 		if err := json.Unmarshal([]byte(answer), &set); err != nil {
@@ -287,7 +411,7 @@ func TestAFurtherDeploymentGetsNoTrafficUntilTold(t *testing.T) {
 func TestADownloadThatBreaksOffLooksBroken(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
-	s.register(t)
+	s.register(t, "iris")
 	m, err := s.store.Nouns().Models.Get(t.Context(), zarpa.ModelRef{Name: "iris"})
 	if err != nil {
 		t.Fatal(err)
@@ -322,7 +446,7 @@ func TestADownloadThatBreaksOffLooksBroken(t *testing.T) {
 func TestWaitingForAnOperationEndsInTime(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
-	s.register(t)
+	s.register(t, "iris")
 	_, answer := s.ask(t, http.MethodPut, "/v1/endpoints/iris", `{"deployments": [{"name": "blue", "model": "iris"}]}`)
 	var set zarpa.ChangeSet
 	if err := json.Unmarshal([]byte(answer), &set); err != nil {

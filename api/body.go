@@ -39,10 +39,20 @@ func bodyType(r *http.Request) any {
 	switch {
 	case r.Method == http.MethodPost && r.URL.Path == "/v1/models":
 		return new(zarpa.Registration)
+	case r.Method == http.MethodPost && strings.HasPrefix(r.URL.Path, "/v1/models/") && strings.HasSuffix(r.URL.Path, "/convert"):
+		return new(zarpa.ConversionSpec)
 	case r.Method == http.MethodPatch && strings.HasPrefix(r.URL.Path, "/v1/models/"):
 		return new(zarpa.ModelPatch)
+	case r.Method == http.MethodPut && strings.HasPrefix(r.URL.Path, "/v1/endpoints/") && strings.Contains(r.URL.Path, "/keys/"):
+		return new(zarpa.KeySpec)
 	case r.Method == http.MethodPut && strings.HasPrefix(r.URL.Path, "/v1/endpoints/"):
 		return new(zarpa.EndpointSpec)
+	case r.Method == http.MethodPost && r.URL.Path == "/v1/accesses":
+		return new(zarpa.AccessSpec)
+	case r.Method == http.MethodPost && strings.HasPrefix(r.URL.Path, "/v1/endpoints/") && strings.HasSuffix(r.URL.Path, "/token"):
+		return new(zarpa.TokenSpec)
+	case r.Method == http.MethodPost && strings.HasPrefix(r.URL.Path, "/v1/endpoints/") && strings.HasSuffix(r.URL.Path, "/rollout"):
+		return new(zarpa.RolloutSpec)
 	}
 	return nil
 }

@@ -16,7 +16,15 @@ func diff(p planned) []zarpa.Change {
 	if p.was != nil {
 		before = flatten(p.was.Spec)
 	}
-	after := flatten(p.next.Spec)
+	changes := changed(before, flatten(p.next.Spec))
+	if p.was == nil && len(changes) == 0 {
+		changes = append(changes, zarpa.Change{Field: "endpoint", To: p.next.Name})
+	}
+	return changes
+}
+
+// changed lists the differences between two sets of paths and texts, by path.
+func changed(before, after map[string]string) []zarpa.Change {
 	fields := maps.Clone(before)
 	maps.Copy(fields, after)
 	changes := []zarpa.Change{}
@@ -24,9 +32,6 @@ func diff(p planned) []zarpa.Change {
 		if b, a := before[f], after[f]; b != a {
 			changes = append(changes, zarpa.Change{Field: f, From: b, To: a})
 		}
-	}
-	if p.was == nil && len(changes) == 0 {
-		changes = append(changes, zarpa.Change{Field: "endpoint", To: p.next.Name})
 	}
 	return changes
 }
@@ -56,11 +61,14 @@ func flattenInto(out map[string]string, prefix string, v any) {
 		return
 	}
 	for name, raw := range fields {
-		var nested map[string]string
+		var list []string
+		if json.Unmarshal(raw, &list) == nil && list != nil {
+			out[prefix+name] = strings.Join(list, ", ")
+			continue
+		}
+		var nested map[string]json.RawMessage
 		if json.Unmarshal(raw, &nested) == nil && nested != nil {
-			for k, v := range nested {
-				out[prefix+name+"."+k] = v
-			}
+			flattenInto(out, prefix+name+".", nested)
 			continue
 		}
 		out[prefix+name] = strings.Trim(string(raw), `"`)

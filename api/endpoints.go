@@ -3,12 +3,13 @@ package api
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/zarpa-dev/zarpa"
+	"github.com/zarpa-dev/zarpa/bundle"
 )
 
 func (s *server) endpoint(ctx context.Context, name string) (zarpa.Endpoint, error) {
@@ -66,20 +67,28 @@ func (s *server) report(ctx context.Context, e zarpa.Endpoint) (zarpa.EndpointRe
 	if len(ops) > 0 {
 		report.Operation = &ops[0]
 	}
-	report.Phase = phase(report)
+	scalings, err := s.Store.Nouns().Scalings.List(ctx, e.Name)
+	if err != nil {
+		return zarpa.EndpointReport{}, err
+	}
+	report.Phase = phase(report, s.wanted(report, scalings))
+	tellMissing(report, scalings)
 	return report, nil
 }
 
-// phase sums an endpoint up in a word.
-func phase(r zarpa.EndpointReport) zarpa.EndpointPhase {
+// phase sums an endpoint up in a word. A replica that starts again after it died before it was ready
+// is not counted as on its way: it would be there at one look and gone at the next. want holds how many
+// replicas each deployment should have.
+func phase(r zarpa.EndpointReport, want map[string]int) zarpa.EndpointPhase {
 	wanted, ready, coming := 0, 0, 0
 	for _, d := range r.Effective.Deployments {
-		wanted += d.Replicas
+		wanted += want[d.Name]
 		for _, o := range r.Deployments {
 			if o.Deployment == d.Name && o.Target == d.Target {
-				ready += min(o.Status.Ready(o.Status.Revision), d.Replicas)
+				ready += min(o.Status.Ready(o.Status.Revision), want[d.Name])
 				for _, rep := range o.Status.Replicas {
-					if rep.Phase == zarpa.ReplicaStarting || rep.Phase == zarpa.ReplicaLoading {
+					starts := rep.Phase == zarpa.ReplicaStarting || rep.Phase == zarpa.ReplicaLoading
+					if starts && (rep.Last == nil || rep.Last.Ready) {
 						coming++
 					}
 				}
@@ -91,8 +100,10 @@ func phase(r zarpa.EndpointReport) zarpa.EndpointPhase {
 		return zarpa.EndpointDeleting
 	case r.Operation != nil && r.Operation.State == zarpa.OperationRunning:
 		return zarpa.EndpointUpdating
-	case wanted == 0:
+	case len(r.Effective.Deployments) == 0:
 		return zarpa.EndpointEmpty
+	case wanted == 0:
+		return zarpa.EndpointIdle
 	case ready+coming == 0:
 		return zarpa.EndpointFailed
 	case ready < wanted:
@@ -110,7 +121,7 @@ func (s *server) PutEndpoint(ctx context.Context, req PutEndpointRequestObject) 
 	if spec.Deployments == nil {
 		return nil, zarpa.Errorf(zarpa.Invalid, "deployments: missing").WithHint("an endpoint without any is written deployments: []")
 	}
-	if err := spec.Validate(); err != nil {
+	if err := validate(apart(spec)); err != nil { // who gets the traffic is checked when all is known
 		return nil, err
 	}
 	answer := zarpa.ChangeSet{Endpoint: req.Name}
@@ -131,15 +142,15 @@ func (s *server) PutEndpoint(ctx context.Context, req PutEndpointRequestObject) 
 		if len(answer.Changes) == 0 || value(req.Params.DryRun) {
 			return nil
 		}
-		kind := "update"
 		if e.was == nil {
-			kind = "deploy"
 			if err := s.createKeys(ctx, n, req.Name); err != nil {
 				return err
 			}
 		}
-		answer.Operation, err = s.change(ctx, n, e.next, kind)
-		return err
+		if answer.Operation, err = s.change(ctx, n, change{planned: e, kind: kindOf(e), who: whoOf(ctx), interrupt: value(req.Params.Interrupt)}); err != nil {
+			return err
+		}
+		return s.audit(ctx, n, auditedAs(answer.Operation.Kind), req.Name, answer.Changes...)
 	})
 	if err != nil {
 		return nil, err
@@ -149,6 +160,14 @@ func (s *server) PutEndpoint(ctx context.Context, req PutEndpointRequestObject) 
 	}
 	answer.Changes = notNil(answer.Changes)
 	return PutEndpoint200JSONResponse(answer), nil
+}
+
+// auditedAs is what the audit log calls an operation of a kind.
+func auditedAs(kind string) string {
+	if kind == "deploy" {
+		return "endpoint.create"
+	}
+	return "endpoint." + kind
 }
 
 // planned is an endpoint before (nil when it is new) and after a change.
@@ -183,45 +202,32 @@ func (s *server) plan(ctx context.Context, n zarpa.Nouns, w wanted) (planned, er
 			return p, err
 		}
 	}
-	weigh(spec.Deployments, p.was)
+	weigh(&spec, p.was)
 	slices.SortFunc(spec.Deployments, func(a, b zarpa.DeploymentSpec) int { return cmp.Compare(a.Name, b.Name) })
 	p.next.Spec = spec
 	return p, spec.Validate()
 }
 
-// weigh writes down who gets the traffic when nobody says: the deployment that has it already, or
-// the first of a new endpoint. A further deployment gets traffic only when told.
-func weigh(list []zarpa.DeploymentSpec, was *zarpa.Endpoint) {
-	if len(list) < 2 || slices.ContainsFunc(list, func(d zarpa.DeploymentSpec) bool { return d.Weight != nil }) {
-		return
-	}
-	first := 0
-	if was != nil {
-		before := was.Spec.Deployments
-		first = max(0, slices.IndexFunc(list, func(d zarpa.DeploymentSpec) bool {
-			return slices.ContainsFunc(before, func(b zarpa.DeploymentSpec) bool {
-				return b.Name == d.Name && (b.Weight == nil || *b.Weight > 0)
-			})
-		}))
-	}
-	for i := range list {
-		weight := 0
-		if i == first {
-			weight = 100
-		}
-		list[i].Weight = &weight
-	}
-}
-
 // resolve fills in what must not change by itself later: the deployment's name, its target, and
-// the version of its model.
+// the versions of its models.
 func (s *server) resolve(ctx context.Context, n zarpa.Nouns, d *zarpa.DeploymentSpec, pending []string) error {
 	full := d.WithDefaults()
 	d.Name, d.Target = full.Name, full.Target
-	if !slices.Contains(pending, d.Model) {
-		if err := resolveModel(ctx, n, d); err != nil {
+	all := d.AllModels()
+	for i, model := range all {
+		if slices.Contains(pending, model) {
+			continue
+		}
+		var err error
+		if all[i], err = s.resolveModel(ctx, n, d.Name, model); err != nil {
 			return err
 		}
+	}
+	if d.Model != "" {
+		d.Model, d.Models = all[0], all[1:]
+	}
+	if err := s.resolveCode(ctx, d); err != nil {
+		return err
 	}
 	if _, err := n.Targets.Get(ctx, d.Target); err != nil {
 		if errors.Is(err, zarpa.ErrNotFound) {
@@ -230,22 +236,59 @@ func (s *server) resolve(ctx context.Context, n zarpa.Nouns, d *zarpa.Deployment
 		}
 		return err
 	}
+	return s.Reconciler.Check(d.WithDefaults())
+}
+
+// resolveCode wants the script and the environment's files to be stored.
+func (s *server) resolveCode(ctx context.Context, d *zarpa.DeploymentSpec) error {
+	if d.Code != "" {
+		code, err := bundle.ReadContent(ctx, s.Blobs, d.Code)
+		if err != nil {
+			return fmt.Errorf("deployment %q: code: %w", d.Name, err)
+		}
+		d.Entry = d.WithDefaults().Entry
+		if !slices.ContainsFunc(code.Files, func(f zarpa.File) bool { return f.Path == d.Entry }) {
+			return zarpa.Errorf(zarpa.Invalid, "deployment %q: entry: %q is not in the code folder, which holds %s", d.Name, d.Entry, someFiles(code)).
+				WithHint("name the script by its path within the folder: --entry score.py")
+		}
+	}
+	if d.Environment == nil || d.Environment.Content == "" {
+		return nil
+	}
+	if _, err := bundle.ReadContent(ctx, s.Blobs, d.Environment.Content); err != nil {
+		return fmt.Errorf("deployment %q: environment: %w", d.Name, err)
+	}
 	return nil
 }
 
-// resolveModel makes NAME the newest NAME:VERSION, and refuses what is not registered.
-func resolveModel(ctx context.Context, n zarpa.Nouns, d *zarpa.DeploymentSpec) error {
-	ref, err := zarpa.ParseModelRef(d.Model)
+// someFiles names the first few files of a content.
+func someFiles(c zarpa.Content) string {
+	const most = 8
+	var names []string
+	for _, f := range c.Files[:min(most, len(c.Files))] {
+		names = append(names, f.Path)
+	}
+	if len(c.Files) > most {
+		names = append(names, "…")
+	}
+	return strings.Join(names, ", ")
+}
+
+// resolveModel makes NAME the newest NAME:VERSION, and refuses what is not registered or not allowed.
+func (s *server) resolveModel(ctx context.Context, n zarpa.Nouns, deployment, model string) (string, error) {
+	ref, err := zarpa.ParseModelRef(model)
 	if err != nil {
-		return err
+		return "", err
 	}
 	m, err := n.Models.Get(ctx, ref)
 	if errors.Is(err, zarpa.ErrNotFound) {
-		return zarpa.Errorf(zarpa.NotFound, "deployment %q: model %s is not registered", d.Name, ref).
+		return "", zarpa.Errorf(zarpa.NotFound, "deployment %q: model %s is not registered", deployment, ref).
 			WithHint("zarpa model list shows those that are; zarpa model register NAME PATH adds one")
 	}
-	d.Model = m.Ref().String()
-	return err
+	if err != nil {
+		return "", err
+	}
+	return m.Ref().String(), s.allow(fmt.Sprintf("deployment %q: model %s", deployment, m.Ref()), m.Format)
 }
 
 func checkGeneration(p planned, want *int64) error {
@@ -268,23 +311,8 @@ func (s *server) createKeys(ctx context.Context, n zarpa.Nouns, endpoint string)
 	return n.Keys.Put(ctx, sealed)
 }
 
-// change stores the next generation and the operation that brings it about.
-func (s *server) change(ctx context.Context, n zarpa.Nouns, e zarpa.Endpoint, kind string) (*zarpa.Operation, error) {
-	id := make([]byte, 6)
-	_, _ = rand.Read(id)
-	now := s.Now().UTC()
-	op := zarpa.Operation{
-		ID: "op-" + hex.EncodeToString(id), Kind: kind, Endpoint: e.Name, Generation: e.Generation,
-		State: zarpa.OperationRunning, Created: now,
-		Phases: []zarpa.Phase{{Name: "validate", State: zarpa.OperationSucceeded, Started: now, Ended: now}},
-	}
-	if err := n.Operations.Create(ctx, op); err != nil {
-		return nil, err
-	}
-	return &op, n.Endpoints.Put(ctx, e)
-}
-
-// DeleteEndpoint begins the end of an endpoint.
+// DeleteEndpoint begins the end of an endpoint, also in the midst of another operation: what that brings
+// about is not wanted any more.
 func (s *server) DeleteEndpoint(ctx context.Context, req DeleteEndpointRequestObject) (DeleteEndpointResponseObject, error) {
 	if _, err := s.endpoint(ctx, req.Name); err != nil {
 		return nil, err
@@ -302,10 +330,13 @@ func (s *server) DeleteEndpoint(ctx context.Context, req DeleteEndpointRequestOb
 			}
 			return err
 		}
+		was := e
 		e.Deleting, e.Updated = true, s.Now().UTC()
 		e.Generation++
-		answer.Operation, err = s.change(ctx, n, e, "delete")
-		return err
+		if answer.Operation, err = s.change(ctx, n, change{planned: planned{&was, e}, kind: "delete", who: whoOf(ctx), interrupt: true}); err != nil {
+			return err
+		}
+		return s.audit(ctx, n, "endpoint.delete", req.Name, answer.Changes...)
 	})
 	if err != nil {
 		return nil, err

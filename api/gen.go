@@ -13,10 +13,29 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"time"
 
 	"github.com/oapi-codegen/runtime"
 	zarpa "github.com/zarpa-dev/zarpa"
 )
+
+// Access defines model for Access.
+type Access = zarpa.Access
+
+// AccessGrant defines model for AccessGrant.
+type AccessGrant = zarpa.AccessGrant
+
+// AccessList defines model for AccessList.
+type AccessList = []Access
+
+// AccessSpec defines model for AccessSpec.
+type AccessSpec = zarpa.AccessSpec
+
+// AuditEntry defines model for AuditEntry.
+type AuditEntry = zarpa.AuditEntry
+
+// AuditList defines model for AuditList.
+type AuditList = []AuditEntry
 
 // Change defines model for Change.
 type Change = zarpa.Change
@@ -24,8 +43,23 @@ type Change = zarpa.Change
 // ChangeSet defines model for ChangeSet.
 type ChangeSet = zarpa.ChangeSet
 
+// ColdStart defines model for ColdStart.
+type ColdStart = zarpa.ColdStart
+
 // Content defines model for Content.
 type Content = zarpa.Content
+
+// Conversion defines model for Conversion.
+type Conversion = zarpa.Conversion
+
+// ConversionEvent defines model for ConversionEvent.
+type ConversionEvent = zarpa.ConversionEvent
+
+// ConversionSpec defines model for ConversionSpec.
+type ConversionSpec = zarpa.ConversionSpec
+
+// DeploymentLoad defines model for DeploymentLoad.
+type DeploymentLoad = zarpa.DeploymentLoad
 
 // DeploymentSpec defines model for DeploymentSpec.
 type DeploymentSpec = zarpa.DeploymentSpec
@@ -35,6 +69,9 @@ type DeploymentStatus = zarpa.DeploymentStatus
 
 // Dim defines model for Dim.
 type Dim = zarpa.Dim
+
+// EjectionSpec defines model for EjectionSpec.
+type EjectionSpec = zarpa.EjectionSpec
 
 // Endpoint defines model for Endpoint.
 type Endpoint = zarpa.Endpoint
@@ -48,6 +85,15 @@ type EndpointReport = zarpa.EndpointReport
 // EndpointSpec defines model for EndpointSpec.
 type EndpointSpec = zarpa.EndpointSpec
 
+// Environment defines model for Environment.
+type Environment = zarpa.Environment
+
+// EnvironmentList defines model for EnvironmentList.
+type EnvironmentList = []Environment
+
+// EnvironmentSpec defines model for EnvironmentSpec.
+type EnvironmentSpec = zarpa.EnvironmentSpec
+
 // Error defines model for Error.
 type Error = zarpa.Error
 
@@ -57,6 +103,9 @@ type Exit = zarpa.Exit
 // File defines model for File.
 type File = zarpa.File
 
+// Gate defines model for Gate.
+type Gate = zarpa.Gate
+
 // Handle defines model for Handle.
 type Handle = zarpa.Handle
 
@@ -65,8 +114,23 @@ type Health struct {
 	Status string `json:"status"`
 }
 
+// Judgement defines model for Judgement.
+type Judgement = zarpa.Judgement
+
+// KeyLimits defines model for KeyLimits.
+type KeyLimits = zarpa.KeyLimits
+
 // KeyPair defines model for KeyPair.
 type KeyPair = zarpa.KeyPair
+
+// KeySpec defines model for KeySpec.
+type KeySpec = zarpa.KeySpec
+
+// Load defines model for Load.
+type Load = zarpa.Load
+
+// MirrorSpec defines model for MirrorSpec.
+type MirrorSpec = zarpa.MirrorSpec
 
 // Model defines model for Model.
 type Model = zarpa.Model
@@ -95,17 +159,59 @@ type Registration = zarpa.Registration
 // Replica defines model for Replica.
 type Replica = zarpa.Replica
 
+// Rollout defines model for Rollout.
+type Rollout = zarpa.Rollout
+
+// RolloutList defines model for RolloutList.
+type RolloutList = []Rollout
+
+// RolloutSample defines model for RolloutSample.
+type RolloutSample = zarpa.RolloutSample
+
+// RolloutSpec defines model for RolloutSpec.
+type RolloutSpec = zarpa.RolloutSpec
+
+// ScaleDecision defines model for ScaleDecision.
+type ScaleDecision = zarpa.ScaleDecision
+
+// ScaleInputs defines model for ScaleInputs.
+type ScaleInputs = zarpa.ScaleInputs
+
+// ScaleSchedule defines model for ScaleSchedule.
+type ScaleSchedule = zarpa.ScaleSchedule
+
+// ScaleSpec defines model for ScaleSpec.
+type ScaleSpec = zarpa.ScaleSpec
+
+// Scaling defines model for Scaling.
+type Scaling = zarpa.Scaling
+
+// ScalingList defines model for ScalingList.
+type ScalingList = []Scaling
+
+// ScoringToken defines model for ScoringToken.
+type ScoringToken = zarpa.ScoringToken
+
 // Server defines model for Server.
 type Server = zarpa.Server
 
 // Signature defines model for Signature.
 type Signature = zarpa.Signature
 
+// SigningKey defines model for SigningKey.
+type SigningKey = zarpa.SigningKey
+
+// SigningKeyList defines model for SigningKeyList.
+type SigningKeyList = []SigningKey
+
 // Target defines model for Target.
 type Target = zarpa.Target
 
 // TargetList defines model for TargetList.
 type TargetList = []Target
+
+// TokenSpec defines model for TokenSpec.
+type TokenSpec = zarpa.TokenSpec
 
 // URLs defines model for URLs.
 type URLs = zarpa.URLs
@@ -119,6 +225,21 @@ type EndpointName = string
 // ModelRef defines model for ModelRef.
 type ModelRef = string
 
+// ListAuditParams defines parameters for ListAudit.
+type ListAuditParams struct {
+	// Object Only what was done to this endpoint (NAME), model (NAME:VERSION), or access/NAME.
+	Object *string `form:"object,omitempty" json:"object,omitempty"`
+
+	// Since Not before.
+	Since *time.Time `form:"since,omitempty" json:"since,omitempty"`
+
+	// Before Only with an ID below: for the next page.
+	Before *int64 `form:"before,omitempty" json:"before,omitempty"`
+
+	// Limit At most so many; 100 by default, at most 10000.
+	Limit *int `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
 // PutEndpointParams defines parameters for PutEndpoint.
 type PutEndpointParams struct {
 	// Generation The generation that the change is based on, 0 for "must not exist"; leave it out to overwrite.
@@ -129,6 +250,9 @@ type PutEndpointParams struct {
 
 	// Pending With dry_run, model versions to take as registered.
 	Pending *[]string `form:"pending,omitempty" json:"pending,omitempty"`
+
+	// Interrupt Take the place of the operation that runs; else that is a conflict which names it.
+	Interrupt *bool `form:"interrupt,omitempty" json:"interrupt,omitempty"`
 }
 
 // GetLogsParams defines parameters for GetLogs.
@@ -147,6 +271,21 @@ type GetLogsParams struct {
 
 	// Tail Lines to begin with, of each replica, at most 100000; all that is kept by default.
 	Tail *int `form:"tail,omitempty" json:"tail,omitempty"`
+}
+
+// ListRolloutsParams defines parameters for ListRollouts.
+type ListRolloutsParams struct {
+	// Limit At most so many; 20 by default, at most 1000.
+	Limit *int `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// GetLoadParams defines parameters for GetLoad.
+type GetLoadParams struct {
+	// Wake With wait, answer when the load's wake is above this one.
+	Wake *int64 `form:"wake,omitempty" json:"wake,omitempty"`
+
+	// Wait How long to wait for that, at most 60s.
+	Wait *string `form:"wait,omitempty" json:"wait,omitempty"`
 }
 
 // ListModelsParams defines parameters for ListModels.
@@ -173,8 +312,20 @@ type GetOperationParams struct {
 	Wait *string `form:"wait,omitempty" json:"wait,omitempty"`
 }
 
+// CreateAccessJSONRequestBody defines body for CreateAccess for application/json ContentType.
+type CreateAccessJSONRequestBody = AccessSpec
+
 // PutEndpointJSONRequestBody defines body for PutEndpoint for application/json ContentType.
 type PutEndpointJSONRequestBody = EndpointSpec
+
+// SetKeyJSONRequestBody defines body for SetKey for application/json ContentType.
+type SetKeyJSONRequestBody = KeySpec
+
+// StartRolloutJSONRequestBody defines body for StartRollout for application/json ContentType.
+type StartRolloutJSONRequestBody = RolloutSpec
+
+// CreateTokenJSONRequestBody defines body for CreateToken for application/json ContentType.
+type CreateTokenJSONRequestBody = TokenSpec
 
 // RegisterModelJSONRequestBody defines body for RegisterModel for application/json ContentType.
 type RegisterModelJSONRequestBody = Registration
@@ -182,11 +333,29 @@ type RegisterModelJSONRequestBody = Registration
 // UpdateModelJSONRequestBody defines body for UpdateModel for application/json ContentType.
 type UpdateModelJSONRequestBody = ModelPatch
 
+// ConvertModelJSONRequestBody defines body for ConvertModel for application/json ContentType.
+type ConvertModelJSONRequestBody = ConversionSpec
+
 // ServerInterface represents all server handlers.
 type ServerInterface interface {
 	// GetHealth Whether the control plane answers.
 	// (GET /healthz)
 	GetHealth(w http.ResponseWriter, r *http.Request)
+	// ListAccesses The named tokens of this API, without the tokens themselves.
+	// (GET /v1/accesses)
+	ListAccesses(w http.ResponseWriter, r *http.Request)
+	// CreateAccess Make a named token. The answer holds it, this once.
+	// (POST /v1/accesses)
+	CreateAccess(w http.ResponseWriter, r *http.Request)
+	// DeleteAccess Forget a named token, which ends at once. Its name is then free.
+	// (DELETE /v1/accesses/{name})
+	DeleteAccess(w http.ResponseWriter, r *http.Request, name string)
+	// RevokeAccess End a named token at once. Its name stays taken.
+	// (POST /v1/accesses/{name}/revoke)
+	RevokeAccess(w http.ResponseWriter, r *http.Request, name string)
+	// ListAudit Who changed what, newest first. Without an object, it needs the role admin.
+	// (GET /v1/audit)
+	ListAudit(w http.ResponseWriter, r *http.Request, params ListAuditParams)
 	// PutContent Store files. The body is a tar archive of regular files with clean relative paths.
 	// (POST /v1/content)
 	PutContent(w http.ResponseWriter, r *http.Request)
@@ -208,9 +377,48 @@ type ServerInterface interface {
 	// RegenerateKey Make one key anew. The old one ends when the answer arrives; the other one goes on.
 	// (POST /v1/endpoints/{name}/keys/{which})
 	RegenerateKey(w http.ResponseWriter, r *http.Request, name EndpointName, which string)
+	// SetKey Set one key to a value of your own. The old one ends when the answer arrives; the other one goes on.
+	// (PUT /v1/endpoints/{name}/keys/{which})
+	SetKey(w http.ResponseWriter, r *http.Request, name EndpointName, which string)
 	// GetLogs What the replicas printed.
 	// (GET /v1/endpoints/{name}/logs)
 	GetLogs(w http.ResponseWriter, r *http.Request, name EndpointName, params GetLogsParams)
+	// ReplaceReplica Replace one replica. It serves until another one is ready.
+	// (POST /v1/endpoints/{name}/replicas/{replica}/replace)
+	ReplaceReplica(w http.ResponseWriter, r *http.Request, name EndpointName, replica string)
+	// ListRollouts Rollouts, newest first.
+	// (GET /v1/endpoints/{name}/rollout)
+	ListRollouts(w http.ResponseWriter, r *http.Request, name EndpointName, params ListRolloutsParams)
+	// StartRollout Move the traffic to one deployment step by step, as long as what is measured allows it.
+	// (POST /v1/endpoints/{name}/rollout)
+	StartRollout(w http.ResponseWriter, r *http.Request, name EndpointName)
+	// SteerRollout Pause, resume or abort the rollout that is under way. What it is already is no error.
+	// (POST /v1/endpoints/{name}/rollout/{action})
+	SteerRollout(w http.ResponseWriter, r *http.Request, name EndpointName, action string)
+	// GetScaling What the autoscaler wants of an endpoint's deployments, its last decisions with their inputs, and the last starts from zero.
+	// (GET /v1/endpoints/{name}/scaling)
+	GetScaling(w http.ResponseWriter, r *http.Request, name EndpointName)
+	// CreateToken A token that opens this endpoint for a while, verified by the gateway without asking anybody.
+	// (POST /v1/endpoints/{name}/token)
+	CreateToken(w http.ResponseWriter, r *http.Request, name EndpointName)
+	// UndoEndpoint Go back to what was before the last change, also one that failed. One that runs is interrupted. Undoing twice brings the change back.
+	// (POST /v1/endpoints/{name}/undo)
+	UndoEndpoint(w http.ResponseWriter, r *http.Request, name EndpointName)
+	// ListEnvironments Python environments that were built here.
+	// (GET /v1/environments)
+	ListEnvironments(w http.ResponseWriter, r *http.Request)
+	// DeleteEnvironment Removes an environment that no deployment uses. It is built again when one does.
+	// (DELETE /v1/environments/{id})
+	DeleteEnvironment(w http.ResponseWriter, r *http.Request, id string)
+	// GetEnvironment One environment, with its packages.
+	// (GET /v1/environments/{id})
+	GetEnvironment(w http.ResponseWriter, r *http.Request, id string)
+	// GetEnvironmentLog What its build printed.
+	// (GET /v1/environments/{id}/log)
+	GetEnvironmentLog(w http.ResponseWriter, r *http.Request, id string)
+	// GetLoad What the gateway has counted since it started.
+	// (GET /v1/load)
+	GetLoad(w http.ResponseWriter, r *http.Request, params GetLoadParams)
 	// ListModels All registered models, or the versions of one name.
 	// (GET /v1/models)
 	ListModels(w http.ResponseWriter, r *http.Request, params ListModelsParams)
@@ -229,6 +437,9 @@ type ServerInterface interface {
 	// GetModelContent The model's files as a tar archive.
 	// (GET /v1/models/{ref}/content)
 	GetModelContent(w http.ResponseWriter, r *http.Request, ref ModelRef)
+	// ConvertModel Convert a model to ONNX, compare both, and register the result. Takes as long as the environment's build and the conversion; overloaded while two others are under way.
+	// (POST /v1/models/{ref}/convert)
+	ConvertModel(w http.ResponseWriter, r *http.Request, ref ModelRef)
 	// ListOperations Operations, newest first.
 	// (GET /v1/operations)
 	ListOperations(w http.ResponseWriter, r *http.Request, params ListOperationsParams)
@@ -238,6 +449,12 @@ type ServerInterface interface {
 	// GetServer Version, addresses and engines of this server.
 	// (GET /v1/server)
 	GetServer(w http.ResponseWriter, r *http.Request)
+	// ListSigningKeys The keys whose signatures make scoring tokens valid, without their secret halves.
+	// (GET /v1/signing-keys)
+	ListSigningKeys(w http.ResponseWriter, r *http.Request)
+	// RotateSigningKey Sign with a new key. Tokens of the one before it stay valid until they expire, those of the one before that end.
+	// (POST /v1/signing-keys)
+	RotateSigningKey(w http.ResponseWriter, r *http.Request)
 	// ListTargets Where replicas can run.
 	// (GET /v1/targets)
 	ListTargets(w http.ResponseWriter, r *http.Request)
@@ -260,6 +477,158 @@ func (siw *ServerInterfaceWrapper) GetHealth(w http.ResponseWriter, r *http.Requ
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetHealth(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListAccesses operation middleware
+func (siw *ServerInterfaceWrapper) ListAccesses(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListAccesses(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// CreateAccess operation middleware
+func (siw *ServerInterfaceWrapper) CreateAccess(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.CreateAccess(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// DeleteAccess operation middleware
+func (siw *ServerInterfaceWrapper) DeleteAccess(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "name" -------------
+	var name string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", r.PathValue("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.DeleteAccess(w, r, name)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RevokeAccess operation middleware
+func (siw *ServerInterfaceWrapper) RevokeAccess(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "name" -------------
+	var name string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", r.PathValue("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RevokeAccess(w, r, name)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListAudit operation middleware
+func (siw *ServerInterfaceWrapper) ListAudit(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListAuditParams
+
+	// ------------- Optional query parameter "object" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "object", r.URL.Query(), &params.Object, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "object"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "object", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "since" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "since", r.URL.Query(), &params.Since, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "since"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "since", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "before" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "before", r.URL.Query(), &params.Before, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "before"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "before", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListAudit(w, r, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -406,6 +775,19 @@ func (siw *ServerInterfaceWrapper) PutEndpoint(w http.ResponseWriter, r *http.Re
 		return
 	}
 
+	// ------------- Optional query parameter "interrupt" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "interrupt", r.URL.Query(), &params.Interrupt, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "interrupt"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "interrupt", Err: err})
+		}
+		return
+	}
+
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.PutEndpoint(w, r, name, params)
 	}))
@@ -469,6 +851,41 @@ func (siw *ServerInterfaceWrapper) RegenerateKey(w http.ResponseWriter, r *http.
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.RegenerateKey(w, r, name, which)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// SetKey operation middleware
+func (siw *ServerInterfaceWrapper) SetKey(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "name" -------------
+	var name EndpointName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", r.PathValue("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "which" -------------
+	var which string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "which", r.PathValue("which"), &which, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "which", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.SetKey(w, r, name, which)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -563,6 +980,360 @@ func (siw *ServerInterfaceWrapper) GetLogs(w http.ResponseWriter, r *http.Reques
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetLogs(w, r, name, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplaceReplica operation middleware
+func (siw *ServerInterfaceWrapper) ReplaceReplica(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "name" -------------
+	var name EndpointName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", r.PathValue("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "replica" -------------
+	var replica string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "replica", r.PathValue("replica"), &replica, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "replica", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplaceReplica(w, r, name, replica)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListRollouts operation middleware
+func (siw *ServerInterfaceWrapper) ListRollouts(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "name" -------------
+	var name EndpointName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", r.PathValue("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListRolloutsParams
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListRollouts(w, r, name, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// StartRollout operation middleware
+func (siw *ServerInterfaceWrapper) StartRollout(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "name" -------------
+	var name EndpointName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", r.PathValue("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.StartRollout(w, r, name)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// SteerRollout operation middleware
+func (siw *ServerInterfaceWrapper) SteerRollout(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "name" -------------
+	var name EndpointName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", r.PathValue("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "action" -------------
+	var action string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "action", r.PathValue("action"), &action, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "action", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.SteerRollout(w, r, name, action)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetScaling operation middleware
+func (siw *ServerInterfaceWrapper) GetScaling(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "name" -------------
+	var name EndpointName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", r.PathValue("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetScaling(w, r, name)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// CreateToken operation middleware
+func (siw *ServerInterfaceWrapper) CreateToken(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "name" -------------
+	var name EndpointName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", r.PathValue("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.CreateToken(w, r, name)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// UndoEndpoint operation middleware
+func (siw *ServerInterfaceWrapper) UndoEndpoint(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "name" -------------
+	var name EndpointName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", r.PathValue("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.UndoEndpoint(w, r, name)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListEnvironments operation middleware
+func (siw *ServerInterfaceWrapper) ListEnvironments(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListEnvironments(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// DeleteEnvironment operation middleware
+func (siw *ServerInterfaceWrapper) DeleteEnvironment(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", r.PathValue("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.DeleteEnvironment(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetEnvironment operation middleware
+func (siw *ServerInterfaceWrapper) GetEnvironment(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", r.PathValue("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetEnvironment(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetEnvironmentLog operation middleware
+func (siw *ServerInterfaceWrapper) GetEnvironmentLog(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", r.PathValue("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetEnvironmentLog(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetLoad operation middleware
+func (siw *ServerInterfaceWrapper) GetLoad(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetLoadParams
+
+	// ------------- Optional query parameter "wake" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "wake", r.URL.Query(), &params.Wake, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "wake"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "wake", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "wait" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "wait", r.URL.Query(), &params.Wait, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "wait"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "wait", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetLoad(w, r, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -723,6 +1494,32 @@ func (siw *ServerInterfaceWrapper) GetModelContent(w http.ResponseWriter, r *htt
 	handler.ServeHTTP(w, r)
 }
 
+// ConvertModel operation middleware
+func (siw *ServerInterfaceWrapper) ConvertModel(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "ref" -------------
+	var ref ModelRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "ref", r.PathValue("ref"), &ref, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "ref", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ConvertModel(w, r, ref)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ListOperations operation middleware
 func (siw *ServerInterfaceWrapper) ListOperations(w http.ResponseWriter, r *http.Request) {
 
@@ -829,6 +1626,34 @@ func (siw *ServerInterfaceWrapper) GetServer(w http.ResponseWriter, r *http.Requ
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetServer(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListSigningKeys operation middleware
+func (siw *ServerInterfaceWrapper) ListSigningKeys(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListSigningKeys(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RotateSigningKey operation middleware
+func (siw *ServerInterfaceWrapper) RotateSigningKey(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RotateSigningKey(w, r)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -1007,17 +1832,38 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/models/{ref}", wrapper.GetModel)
 	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/v1/models/{ref}", wrapper.UpdateModel)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/models/{ref}/content", wrapper.GetModelContent)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/models/{ref}/convert", wrapper.ConvertModel)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/endpoints", wrapper.ListEndpoints)
 	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/v1/endpoints/{name}", wrapper.DeleteEndpoint)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/endpoints/{name}", wrapper.GetEndpoint)
 	m.HandleFunc(http.MethodPut+" "+options.BaseURL+"/v1/endpoints/{name}", wrapper.PutEndpoint)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/endpoints/{name}/undo", wrapper.UndoEndpoint)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/endpoints/{name}/replicas/{replica}/replace", wrapper.ReplaceReplica)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/endpoints/{name}/rollout", wrapper.ListRollouts)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/endpoints/{name}/rollout", wrapper.StartRollout)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/endpoints/{name}/rollout/{action}", wrapper.SteerRollout)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/endpoints/{name}/keys", wrapper.GetKeys)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/endpoints/{name}/keys/{which}", wrapper.RegenerateKey)
+	m.HandleFunc(http.MethodPut+" "+options.BaseURL+"/v1/endpoints/{name}/keys/{which}", wrapper.SetKey)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/endpoints/{name}/token", wrapper.CreateToken)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/endpoints/{name}/logs", wrapper.GetLogs)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/operations", wrapper.ListOperations)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/operations/{id}", wrapper.GetOperation)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/load", wrapper.GetLoad)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/targets", wrapper.ListTargets)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/targets/{name}", wrapper.GetTarget)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/endpoints/{name}/scaling", wrapper.GetScaling)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/environments", wrapper.ListEnvironments)
+	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/v1/environments/{id}", wrapper.DeleteEnvironment)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/environments/{id}", wrapper.GetEnvironment)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/environments/{id}/log", wrapper.GetEnvironmentLog)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/signing-keys", wrapper.ListSigningKeys)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/signing-keys", wrapper.RotateSigningKey)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/accesses", wrapper.ListAccesses)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/accesses", wrapper.CreateAccess)
+	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/v1/accesses/{name}", wrapper.DeleteAccess)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/accesses/{name}/revoke", wrapper.RevokeAccess)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/audit", wrapper.ListAudit)
 
 	return m
 }
@@ -1041,6 +1887,188 @@ func (response GetHealth200JSONResponse) VisitGetHealthResponse(w http.ResponseW
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListAccessesRequestObject struct {
+}
+
+type ListAccessesResponseObject interface {
+	VisitListAccessesResponse(w http.ResponseWriter) error
+}
+
+type ListAccesses200JSONResponse AccessList
+
+func (response ListAccesses200JSONResponse) VisitListAccessesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListAccessesdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ListAccessesdefaultJSONResponse) VisitListAccessesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateAccessRequestObject struct {
+	Body *CreateAccessJSONRequestBody
+}
+
+type CreateAccessResponseObject interface {
+	VisitCreateAccessResponse(w http.ResponseWriter) error
+}
+
+type CreateAccess201JSONResponse AccessGrant
+
+func (response CreateAccess201JSONResponse) VisitCreateAccessResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateAccessdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response CreateAccessdefaultJSONResponse) VisitCreateAccessResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteAccessRequestObject struct {
+	Name string `json:"name"`
+}
+
+type DeleteAccessResponseObject interface {
+	VisitDeleteAccessResponse(w http.ResponseWriter) error
+}
+
+type DeleteAccess204Response struct {
+}
+
+func (response DeleteAccess204Response) VisitDeleteAccessResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type DeleteAccessdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response DeleteAccessdefaultJSONResponse) VisitDeleteAccessResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RevokeAccessRequestObject struct {
+	Name string `json:"name"`
+}
+
+type RevokeAccessResponseObject interface {
+	VisitRevokeAccessResponse(w http.ResponseWriter) error
+}
+
+type RevokeAccess204Response struct {
+}
+
+func (response RevokeAccess204Response) VisitRevokeAccessResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type RevokeAccessdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response RevokeAccessdefaultJSONResponse) VisitRevokeAccessResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListAuditRequestObject struct {
+	Params ListAuditParams
+}
+
+type ListAuditResponseObject interface {
+	VisitListAuditResponse(w http.ResponseWriter) error
+}
+
+type ListAudit200JSONResponse AuditList
+
+func (response ListAudit200JSONResponse) VisitListAuditResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListAuditdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ListAuditdefaultJSONResponse) VisitListAuditResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
 	_, err := buf.WriteTo(w)
 	return err
 }
@@ -1320,6 +2348,47 @@ func (response RegenerateKeydefaultJSONResponse) VisitRegenerateKeyResponse(w ht
 	return err
 }
 
+type SetKeyRequestObject struct {
+	Name  EndpointName `json:"name"`
+	Which string       `json:"which"`
+	Body  *SetKeyJSONRequestBody
+}
+
+type SetKeyResponseObject interface {
+	VisitSetKeyResponse(w http.ResponseWriter) error
+}
+
+type SetKey200JSONResponse KeyPair
+
+func (response SetKey200JSONResponse) VisitSetKeyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SetKeydefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response SetKeydefaultJSONResponse) VisitSetKeyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type GetLogsRequestObject struct {
 	Name   EndpointName `json:"name"`
 	Params GetLogsParams
@@ -1355,6 +2424,472 @@ type GetLogsdefaultJSONResponse struct {
 }
 
 func (response GetLogsdefaultJSONResponse) VisitGetLogsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ReplaceReplicaRequestObject struct {
+	Name    EndpointName `json:"name"`
+	Replica string       `json:"replica"`
+}
+
+type ReplaceReplicaResponseObject interface {
+	VisitReplaceReplicaResponse(w http.ResponseWriter) error
+}
+
+type ReplaceReplica202Response struct {
+}
+
+func (response ReplaceReplica202Response) VisitReplaceReplicaResponse(w http.ResponseWriter) error {
+	w.WriteHeader(202)
+	return nil
+}
+
+type ReplaceReplicadefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ReplaceReplicadefaultJSONResponse) VisitReplaceReplicaResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListRolloutsRequestObject struct {
+	Name   EndpointName `json:"name"`
+	Params ListRolloutsParams
+}
+
+type ListRolloutsResponseObject interface {
+	VisitListRolloutsResponse(w http.ResponseWriter) error
+}
+
+type ListRollouts200JSONResponse RolloutList
+
+func (response ListRollouts200JSONResponse) VisitListRolloutsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListRolloutsdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ListRolloutsdefaultJSONResponse) VisitListRolloutsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type StartRolloutRequestObject struct {
+	Name EndpointName `json:"name"`
+	Body *StartRolloutJSONRequestBody
+}
+
+type StartRolloutResponseObject interface {
+	VisitStartRolloutResponse(w http.ResponseWriter) error
+}
+
+type StartRollout201JSONResponse Rollout
+
+func (response StartRollout201JSONResponse) VisitStartRolloutResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type StartRolloutdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response StartRolloutdefaultJSONResponse) VisitStartRolloutResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SteerRolloutRequestObject struct {
+	Name   EndpointName `json:"name"`
+	Action string       `json:"action"`
+}
+
+type SteerRolloutResponseObject interface {
+	VisitSteerRolloutResponse(w http.ResponseWriter) error
+}
+
+type SteerRollout200JSONResponse Rollout
+
+func (response SteerRollout200JSONResponse) VisitSteerRolloutResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SteerRolloutdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response SteerRolloutdefaultJSONResponse) VisitSteerRolloutResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetScalingRequestObject struct {
+	Name EndpointName `json:"name"`
+}
+
+type GetScalingResponseObject interface {
+	VisitGetScalingResponse(w http.ResponseWriter) error
+}
+
+type GetScaling200JSONResponse ScalingList
+
+func (response GetScaling200JSONResponse) VisitGetScalingResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetScalingdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response GetScalingdefaultJSONResponse) VisitGetScalingResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateTokenRequestObject struct {
+	Name EndpointName `json:"name"`
+	Body *CreateTokenJSONRequestBody
+}
+
+type CreateTokenResponseObject interface {
+	VisitCreateTokenResponse(w http.ResponseWriter) error
+}
+
+type CreateToken201JSONResponse ScoringToken
+
+func (response CreateToken201JSONResponse) VisitCreateTokenResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateTokendefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response CreateTokendefaultJSONResponse) VisitCreateTokenResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UndoEndpointRequestObject struct {
+	Name EndpointName `json:"name"`
+}
+
+type UndoEndpointResponseObject interface {
+	VisitUndoEndpointResponse(w http.ResponseWriter) error
+}
+
+type UndoEndpoint200JSONResponse ChangeSet
+
+func (response UndoEndpoint200JSONResponse) VisitUndoEndpointResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UndoEndpointdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response UndoEndpointdefaultJSONResponse) VisitUndoEndpointResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListEnvironmentsRequestObject struct {
+}
+
+type ListEnvironmentsResponseObject interface {
+	VisitListEnvironmentsResponse(w http.ResponseWriter) error
+}
+
+type ListEnvironments200JSONResponse EnvironmentList
+
+func (response ListEnvironments200JSONResponse) VisitListEnvironmentsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListEnvironmentsdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ListEnvironmentsdefaultJSONResponse) VisitListEnvironmentsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteEnvironmentRequestObject struct {
+	Id string `json:"id"`
+}
+
+type DeleteEnvironmentResponseObject interface {
+	VisitDeleteEnvironmentResponse(w http.ResponseWriter) error
+}
+
+type DeleteEnvironment204Response struct {
+}
+
+func (response DeleteEnvironment204Response) VisitDeleteEnvironmentResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type DeleteEnvironmentdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response DeleteEnvironmentdefaultJSONResponse) VisitDeleteEnvironmentResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetEnvironmentRequestObject struct {
+	Id string `json:"id"`
+}
+
+type GetEnvironmentResponseObject interface {
+	VisitGetEnvironmentResponse(w http.ResponseWriter) error
+}
+
+type GetEnvironment200JSONResponse Environment
+
+func (response GetEnvironment200JSONResponse) VisitGetEnvironmentResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetEnvironmentdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response GetEnvironmentdefaultJSONResponse) VisitGetEnvironmentResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetEnvironmentLogRequestObject struct {
+	Id string `json:"id"`
+}
+
+type GetEnvironmentLogResponseObject interface {
+	VisitGetEnvironmentLogResponse(w http.ResponseWriter) error
+}
+
+type GetEnvironmentLog200ApplicationoctetStreamResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response GetEnvironmentLog200ApplicationoctetStreamResponse) VisitGetEnvironmentLogResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "application/octet-stream")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	_, err := io.Copy(w, response.Body)
+	return err
+}
+
+type GetEnvironmentLogdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response GetEnvironmentLogdefaultJSONResponse) VisitGetEnvironmentLogResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetLoadRequestObject struct {
+	Params GetLoadParams
+}
+
+type GetLoadResponseObject interface {
+	VisitGetLoadResponse(w http.ResponseWriter) error
+}
+
+type GetLoad200JSONResponse Load
+
+func (response GetLoad200JSONResponse) VisitGetLoadResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetLoaddefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response GetLoaddefaultJSONResponse) VisitGetLoadResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -1601,6 +3136,75 @@ func (response GetModelContentdefaultJSONResponse) VisitGetModelContentResponse(
 	return err
 }
 
+type ConvertModelRequestObject struct {
+	Ref  ModelRef `json:"ref"`
+	Body *ConvertModelJSONRequestBody
+}
+
+type ConvertModelResponseObject interface {
+	VisitConvertModelResponse(w http.ResponseWriter) error
+}
+
+type ConvertModel200ApplicationxNdjsonResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response ConvertModel200ApplicationxNdjsonResponse) VisitConvertModelResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	flusher, ok := w.(http.Flusher)
+	if !ok {
+		// If w doesn't support flushing, fall back to io.Copy.
+		_, err := io.Copy(w, response.Body)
+		return err
+	}
+	// text/event-stream messages are typically small; use a
+	// modest buffer and flush after each chunk so clients see
+	// events immediately instead of waiting on OS buffering.
+	buf := make([]byte, 4096)
+	for {
+		n, err := response.Body.Read(buf)
+		if n > 0 {
+			if _, writeErr := w.Write(buf[:n]); writeErr != nil {
+				return writeErr
+			}
+			flusher.Flush()
+		}
+		if err != nil {
+			if err == io.EOF {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+type ConvertModeldefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ConvertModeldefaultJSONResponse) VisitConvertModelResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListOperationsRequestObject struct {
 	Params ListOperationsParams
 }
@@ -1718,6 +3322,82 @@ func (response GetServerdefaultJSONResponse) VisitGetServerResponse(w http.Respo
 	return err
 }
 
+type ListSigningKeysRequestObject struct {
+}
+
+type ListSigningKeysResponseObject interface {
+	VisitListSigningKeysResponse(w http.ResponseWriter) error
+}
+
+type ListSigningKeys200JSONResponse SigningKeyList
+
+func (response ListSigningKeys200JSONResponse) VisitListSigningKeysResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListSigningKeysdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ListSigningKeysdefaultJSONResponse) VisitListSigningKeysResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RotateSigningKeyRequestObject struct {
+}
+
+type RotateSigningKeyResponseObject interface {
+	VisitRotateSigningKeyResponse(w http.ResponseWriter) error
+}
+
+type RotateSigningKey200JSONResponse SigningKeyList
+
+func (response RotateSigningKey200JSONResponse) VisitRotateSigningKeyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RotateSigningKeydefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response RotateSigningKeydefaultJSONResponse) VisitRotateSigningKeyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListTargetsRequestObject struct {
 }
 
@@ -1800,6 +3480,21 @@ type StrictServerInterface interface {
 	// GetHealth Whether the control plane answers.
 	// (GET /healthz)
 	GetHealth(ctx context.Context, request GetHealthRequestObject) (GetHealthResponseObject, error)
+	// ListAccesses The named tokens of this API, without the tokens themselves.
+	// (GET /v1/accesses)
+	ListAccesses(ctx context.Context, request ListAccessesRequestObject) (ListAccessesResponseObject, error)
+	// CreateAccess Make a named token. The answer holds it, this once.
+	// (POST /v1/accesses)
+	CreateAccess(ctx context.Context, request CreateAccessRequestObject) (CreateAccessResponseObject, error)
+	// DeleteAccess Forget a named token, which ends at once. Its name is then free.
+	// (DELETE /v1/accesses/{name})
+	DeleteAccess(ctx context.Context, request DeleteAccessRequestObject) (DeleteAccessResponseObject, error)
+	// RevokeAccess End a named token at once. Its name stays taken.
+	// (POST /v1/accesses/{name}/revoke)
+	RevokeAccess(ctx context.Context, request RevokeAccessRequestObject) (RevokeAccessResponseObject, error)
+	// ListAudit Who changed what, newest first. Without an object, it needs the role admin.
+	// (GET /v1/audit)
+	ListAudit(ctx context.Context, request ListAuditRequestObject) (ListAuditResponseObject, error)
 	// PutContent Store files. The body is a tar archive of regular files with clean relative paths.
 	// (POST /v1/content)
 	PutContent(ctx context.Context, request PutContentRequestObject) (PutContentResponseObject, error)
@@ -1821,9 +3516,48 @@ type StrictServerInterface interface {
 	// RegenerateKey Make one key anew. The old one ends when the answer arrives; the other one goes on.
 	// (POST /v1/endpoints/{name}/keys/{which})
 	RegenerateKey(ctx context.Context, request RegenerateKeyRequestObject) (RegenerateKeyResponseObject, error)
+	// SetKey Set one key to a value of your own. The old one ends when the answer arrives; the other one goes on.
+	// (PUT /v1/endpoints/{name}/keys/{which})
+	SetKey(ctx context.Context, request SetKeyRequestObject) (SetKeyResponseObject, error)
 	// GetLogs What the replicas printed.
 	// (GET /v1/endpoints/{name}/logs)
 	GetLogs(ctx context.Context, request GetLogsRequestObject) (GetLogsResponseObject, error)
+	// ReplaceReplica Replace one replica. It serves until another one is ready.
+	// (POST /v1/endpoints/{name}/replicas/{replica}/replace)
+	ReplaceReplica(ctx context.Context, request ReplaceReplicaRequestObject) (ReplaceReplicaResponseObject, error)
+	// ListRollouts Rollouts, newest first.
+	// (GET /v1/endpoints/{name}/rollout)
+	ListRollouts(ctx context.Context, request ListRolloutsRequestObject) (ListRolloutsResponseObject, error)
+	// StartRollout Move the traffic to one deployment step by step, as long as what is measured allows it.
+	// (POST /v1/endpoints/{name}/rollout)
+	StartRollout(ctx context.Context, request StartRolloutRequestObject) (StartRolloutResponseObject, error)
+	// SteerRollout Pause, resume or abort the rollout that is under way. What it is already is no error.
+	// (POST /v1/endpoints/{name}/rollout/{action})
+	SteerRollout(ctx context.Context, request SteerRolloutRequestObject) (SteerRolloutResponseObject, error)
+	// GetScaling What the autoscaler wants of an endpoint's deployments, its last decisions with their inputs, and the last starts from zero.
+	// (GET /v1/endpoints/{name}/scaling)
+	GetScaling(ctx context.Context, request GetScalingRequestObject) (GetScalingResponseObject, error)
+	// CreateToken A token that opens this endpoint for a while, verified by the gateway without asking anybody.
+	// (POST /v1/endpoints/{name}/token)
+	CreateToken(ctx context.Context, request CreateTokenRequestObject) (CreateTokenResponseObject, error)
+	// UndoEndpoint Go back to what was before the last change, also one that failed. One that runs is interrupted. Undoing twice brings the change back.
+	// (POST /v1/endpoints/{name}/undo)
+	UndoEndpoint(ctx context.Context, request UndoEndpointRequestObject) (UndoEndpointResponseObject, error)
+	// ListEnvironments Python environments that were built here.
+	// (GET /v1/environments)
+	ListEnvironments(ctx context.Context, request ListEnvironmentsRequestObject) (ListEnvironmentsResponseObject, error)
+	// DeleteEnvironment Removes an environment that no deployment uses. It is built again when one does.
+	// (DELETE /v1/environments/{id})
+	DeleteEnvironment(ctx context.Context, request DeleteEnvironmentRequestObject) (DeleteEnvironmentResponseObject, error)
+	// GetEnvironment One environment, with its packages.
+	// (GET /v1/environments/{id})
+	GetEnvironment(ctx context.Context, request GetEnvironmentRequestObject) (GetEnvironmentResponseObject, error)
+	// GetEnvironmentLog What its build printed.
+	// (GET /v1/environments/{id}/log)
+	GetEnvironmentLog(ctx context.Context, request GetEnvironmentLogRequestObject) (GetEnvironmentLogResponseObject, error)
+	// GetLoad What the gateway has counted since it started.
+	// (GET /v1/load)
+	GetLoad(ctx context.Context, request GetLoadRequestObject) (GetLoadResponseObject, error)
 	// ListModels All registered models, or the versions of one name.
 	// (GET /v1/models)
 	ListModels(ctx context.Context, request ListModelsRequestObject) (ListModelsResponseObject, error)
@@ -1842,6 +3576,9 @@ type StrictServerInterface interface {
 	// GetModelContent The model's files as a tar archive.
 	// (GET /v1/models/{ref}/content)
 	GetModelContent(ctx context.Context, request GetModelContentRequestObject) (GetModelContentResponseObject, error)
+	// ConvertModel Convert a model to ONNX, compare both, and register the result. Takes as long as the environment's build and the conversion; overloaded while two others are under way.
+	// (POST /v1/models/{ref}/convert)
+	ConvertModel(ctx context.Context, request ConvertModelRequestObject) (ConvertModelResponseObject, error)
 	// ListOperations Operations, newest first.
 	// (GET /v1/operations)
 	ListOperations(ctx context.Context, request ListOperationsRequestObject) (ListOperationsResponseObject, error)
@@ -1851,6 +3588,12 @@ type StrictServerInterface interface {
 	// GetServer Version, addresses and engines of this server.
 	// (GET /v1/server)
 	GetServer(ctx context.Context, request GetServerRequestObject) (GetServerResponseObject, error)
+	// ListSigningKeys The keys whose signatures make scoring tokens valid, without their secret halves.
+	// (GET /v1/signing-keys)
+	ListSigningKeys(ctx context.Context, request ListSigningKeysRequestObject) (ListSigningKeysResponseObject, error)
+	// RotateSigningKey Sign with a new key. Tokens of the one before it stay valid until they expire, those of the one before that end.
+	// (POST /v1/signing-keys)
+	RotateSigningKey(ctx context.Context, request RotateSigningKeyRequestObject) (RotateSigningKeyResponseObject, error)
 	// ListTargets Where replicas can run.
 	// (GET /v1/targets)
 	ListTargets(ctx context.Context, request ListTargetsRequestObject) (ListTargetsResponseObject, error)
@@ -1915,6 +3658,139 @@ func (sh *strictHandler) GetHealth(w http.ResponseWriter, r *http.Request) {
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(GetHealthResponseObject); ok {
 		if err := validResponse.VisitGetHealthResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListAccesses operation middleware
+func (sh *strictHandler) ListAccesses(w http.ResponseWriter, r *http.Request) {
+	var request ListAccessesRequestObject
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListAccesses(ctx, request.(ListAccessesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListAccesses")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListAccessesResponseObject); ok {
+		if err := validResponse.VisitListAccessesResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// CreateAccess operation middleware
+func (sh *strictHandler) CreateAccess(w http.ResponseWriter, r *http.Request) {
+	var request CreateAccessRequestObject
+
+	var body CreateAccessJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.CreateAccess(ctx, request.(CreateAccessRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreateAccess")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(CreateAccessResponseObject); ok {
+		if err := validResponse.VisitCreateAccessResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// DeleteAccess operation middleware
+func (sh *strictHandler) DeleteAccess(w http.ResponseWriter, r *http.Request, name string) {
+	var request DeleteAccessRequestObject
+
+	request.Name = name
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteAccess(ctx, request.(DeleteAccessRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteAccess")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(DeleteAccessResponseObject); ok {
+		if err := validResponse.VisitDeleteAccessResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RevokeAccess operation middleware
+func (sh *strictHandler) RevokeAccess(w http.ResponseWriter, r *http.Request, name string) {
+	var request RevokeAccessRequestObject
+
+	request.Name = name
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.RevokeAccess(ctx, request.(RevokeAccessRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RevokeAccess")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(RevokeAccessResponseObject); ok {
+		if err := validResponse.VisitRevokeAccessResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListAudit operation middleware
+func (sh *strictHandler) ListAudit(w http.ResponseWriter, r *http.Request, params ListAuditParams) {
+	var request ListAuditRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListAudit(ctx, request.(ListAuditRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListAudit")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListAuditResponseObject); ok {
+		if err := validResponse.VisitListAuditResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {
@@ -2111,6 +3987,40 @@ func (sh *strictHandler) RegenerateKey(w http.ResponseWriter, r *http.Request, n
 	}
 }
 
+// SetKey operation middleware
+func (sh *strictHandler) SetKey(w http.ResponseWriter, r *http.Request, name EndpointName, which string) {
+	var request SetKeyRequestObject
+
+	request.Name = name
+	request.Which = which
+
+	var body SetKeyJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.SetKey(ctx, request.(SetKeyRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "SetKey")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(SetKeyResponseObject); ok {
+		if err := validResponse.VisitSetKeyResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // GetLogs operation middleware
 func (sh *strictHandler) GetLogs(w http.ResponseWriter, r *http.Request, name EndpointName, params GetLogsParams) {
 	var request GetLogsRequestObject
@@ -2131,6 +4041,333 @@ func (sh *strictHandler) GetLogs(w http.ResponseWriter, r *http.Request, name En
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(GetLogsResponseObject); ok {
 		if err := validResponse.VisitGetLogsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ReplaceReplica operation middleware
+func (sh *strictHandler) ReplaceReplica(w http.ResponseWriter, r *http.Request, name EndpointName, replica string) {
+	var request ReplaceReplicaRequestObject
+
+	request.Name = name
+	request.Replica = replica
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ReplaceReplica(ctx, request.(ReplaceReplicaRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ReplaceReplica")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ReplaceReplicaResponseObject); ok {
+		if err := validResponse.VisitReplaceReplicaResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListRollouts operation middleware
+func (sh *strictHandler) ListRollouts(w http.ResponseWriter, r *http.Request, name EndpointName, params ListRolloutsParams) {
+	var request ListRolloutsRequestObject
+
+	request.Name = name
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListRollouts(ctx, request.(ListRolloutsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListRollouts")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListRolloutsResponseObject); ok {
+		if err := validResponse.VisitListRolloutsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// StartRollout operation middleware
+func (sh *strictHandler) StartRollout(w http.ResponseWriter, r *http.Request, name EndpointName) {
+	var request StartRolloutRequestObject
+
+	request.Name = name
+
+	var body StartRolloutJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.StartRollout(ctx, request.(StartRolloutRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "StartRollout")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(StartRolloutResponseObject); ok {
+		if err := validResponse.VisitStartRolloutResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// SteerRollout operation middleware
+func (sh *strictHandler) SteerRollout(w http.ResponseWriter, r *http.Request, name EndpointName, action string) {
+	var request SteerRolloutRequestObject
+
+	request.Name = name
+	request.Action = action
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.SteerRollout(ctx, request.(SteerRolloutRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "SteerRollout")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(SteerRolloutResponseObject); ok {
+		if err := validResponse.VisitSteerRolloutResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetScaling operation middleware
+func (sh *strictHandler) GetScaling(w http.ResponseWriter, r *http.Request, name EndpointName) {
+	var request GetScalingRequestObject
+
+	request.Name = name
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetScaling(ctx, request.(GetScalingRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetScaling")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetScalingResponseObject); ok {
+		if err := validResponse.VisitGetScalingResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// CreateToken operation middleware
+func (sh *strictHandler) CreateToken(w http.ResponseWriter, r *http.Request, name EndpointName) {
+	var request CreateTokenRequestObject
+
+	request.Name = name
+
+	var body CreateTokenJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.CreateToken(ctx, request.(CreateTokenRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreateToken")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(CreateTokenResponseObject); ok {
+		if err := validResponse.VisitCreateTokenResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// UndoEndpoint operation middleware
+func (sh *strictHandler) UndoEndpoint(w http.ResponseWriter, r *http.Request, name EndpointName) {
+	var request UndoEndpointRequestObject
+
+	request.Name = name
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.UndoEndpoint(ctx, request.(UndoEndpointRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "UndoEndpoint")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(UndoEndpointResponseObject); ok {
+		if err := validResponse.VisitUndoEndpointResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListEnvironments operation middleware
+func (sh *strictHandler) ListEnvironments(w http.ResponseWriter, r *http.Request) {
+	var request ListEnvironmentsRequestObject
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListEnvironments(ctx, request.(ListEnvironmentsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListEnvironments")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListEnvironmentsResponseObject); ok {
+		if err := validResponse.VisitListEnvironmentsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// DeleteEnvironment operation middleware
+func (sh *strictHandler) DeleteEnvironment(w http.ResponseWriter, r *http.Request, id string) {
+	var request DeleteEnvironmentRequestObject
+
+	request.Id = id
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteEnvironment(ctx, request.(DeleteEnvironmentRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteEnvironment")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(DeleteEnvironmentResponseObject); ok {
+		if err := validResponse.VisitDeleteEnvironmentResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetEnvironment operation middleware
+func (sh *strictHandler) GetEnvironment(w http.ResponseWriter, r *http.Request, id string) {
+	var request GetEnvironmentRequestObject
+
+	request.Id = id
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetEnvironment(ctx, request.(GetEnvironmentRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetEnvironment")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetEnvironmentResponseObject); ok {
+		if err := validResponse.VisitGetEnvironmentResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetEnvironmentLog operation middleware
+func (sh *strictHandler) GetEnvironmentLog(w http.ResponseWriter, r *http.Request, id string) {
+	var request GetEnvironmentLogRequestObject
+
+	request.Id = id
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetEnvironmentLog(ctx, request.(GetEnvironmentLogRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetEnvironmentLog")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetEnvironmentLogResponseObject); ok {
+		if err := validResponse.VisitGetEnvironmentLogResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetLoad operation middleware
+func (sh *strictHandler) GetLoad(w http.ResponseWriter, r *http.Request, params GetLoadParams) {
+	var request GetLoadRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetLoad(ctx, request.(GetLoadRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetLoad")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetLoadResponseObject); ok {
+		if err := validResponse.VisitGetLoadResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {
@@ -2306,6 +4543,39 @@ func (sh *strictHandler) GetModelContent(w http.ResponseWriter, r *http.Request,
 	}
 }
 
+// ConvertModel operation middleware
+func (sh *strictHandler) ConvertModel(w http.ResponseWriter, r *http.Request, ref ModelRef) {
+	var request ConvertModelRequestObject
+
+	request.Ref = ref
+
+	var body ConvertModelJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ConvertModel(ctx, request.(ConvertModelRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ConvertModel")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ConvertModelResponseObject); ok {
+		if err := validResponse.VisitConvertModelResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // ListOperations operation middleware
 func (sh *strictHandler) ListOperations(w http.ResponseWriter, r *http.Request, params ListOperationsParams) {
 	var request ListOperationsRequestObject
@@ -2376,6 +4646,54 @@ func (sh *strictHandler) GetServer(w http.ResponseWriter, r *http.Request) {
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(GetServerResponseObject); ok {
 		if err := validResponse.VisitGetServerResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListSigningKeys operation middleware
+func (sh *strictHandler) ListSigningKeys(w http.ResponseWriter, r *http.Request) {
+	var request ListSigningKeysRequestObject
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListSigningKeys(ctx, request.(ListSigningKeysRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListSigningKeys")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListSigningKeysResponseObject); ok {
+		if err := validResponse.VisitListSigningKeysResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RotateSigningKey operation middleware
+func (sh *strictHandler) RotateSigningKey(w http.ResponseWriter, r *http.Request) {
+	var request RotateSigningKeyRequestObject
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.RotateSigningKey(ctx, request.(RotateSigningKeyRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RotateSigningKey")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(RotateSigningKeyResponseObject); ok {
+		if err := validResponse.VisitRotateSigningKeyResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

@@ -66,35 +66,59 @@ func (s *server) GetKeys(ctx context.Context, req GetKeysRequestObject) (GetKeys
 	return GetKeys200JSONResponse(pair), nil
 }
 
-// RegenerateKey makes one key anew and answers when the gateway knows it. Keys are stored first:
-// a gateway that is away now gets them when it is back.
+// RegenerateKey makes one key anew and answers when the gateway knows it.
 func (s *server) RegenerateKey(ctx context.Context, req RegenerateKeyRequestObject) (RegenerateKeyResponseObject, error) {
-	if req.Which != "primary" && req.Which != "secondary" {
-		return nil, zarpa.Errorf(zarpa.Invalid, "key: %q is not known", req.Which).WithHint("use primary or secondary")
-	}
-	if _, err := s.endpoint(ctx, req.Name); err != nil {
-		return nil, err
-	}
-	var pair zarpa.KeyPair
-	err := s.Store.Atomically(ctx, func(n zarpa.Nouns) error {
-		var err error
-		if pair, err = readKeys(ctx, n.Keys, s.Seal, req.Name); err != nil {
-			return err
-		}
-		if req.Which == "primary" {
-			pair.Primary = newKey()
-		} else {
-			pair.Secondary = newKey()
-		}
-		sealed, err := sealKeys(s.Seal, req.Name, pair, s.Now())
-		return errors.Join(err, n.Keys.Put(ctx, sealed))
-	})
+	pair, err := s.changeKey(ctx, keyChange{endpoint: req.Name, which: req.Which, value: newKey(), action: "key.regenerate"})
 	if err != nil {
 		return nil, err
 	}
-	if err := s.Reconciler.Refresh(ctx, req.Name); err != nil {
-		s.Log.Warn("the gateway will get the new keys when it is back", "endpoint", req.Name, "error", err)
-		s.Reconciler.Wake(req.Name)
-	}
 	return RegenerateKey200JSONResponse(pair), nil
+}
+
+// SetKey makes one key what the user says and answers when the gateway knows it.
+func (s *server) SetKey(ctx context.Context, req SetKeyRequestObject) (SetKeyResponseObject, error) {
+	if err := req.Body.Validate(); err != nil {
+		return nil, err
+	}
+	pair, err := s.changeKey(ctx, keyChange{endpoint: req.Name, which: req.Which, value: req.Body.Value, action: "key.set"})
+	if err != nil {
+		return nil, err
+	}
+	return SetKey200JSONResponse(pair), nil
+}
+
+// keyChange gives one key of an endpoint a new value.
+type keyChange struct{ endpoint, which, value, action string }
+
+// changeKey stores a key before the gateway gets it: one that is away now gets it when it is back.
+func (s *server) changeKey(ctx context.Context, c keyChange) (zarpa.KeyPair, error) {
+	var pair zarpa.KeyPair
+	if c.which != "primary" && c.which != "secondary" {
+		return pair, zarpa.Errorf(zarpa.Invalid, "key: %.40q is not known", c.which).WithHint("use primary or secondary")
+	}
+	if _, err := s.endpoint(ctx, c.endpoint); err != nil {
+		return pair, err
+	}
+	err := s.Store.Atomically(ctx, func(n zarpa.Nouns) error {
+		var err error
+		if pair, err = readKeys(ctx, n.Keys, s.Seal, c.endpoint); err != nil {
+			return err
+		}
+		if c.which == "primary" {
+			pair.Primary = c.value
+		} else {
+			pair.Secondary = c.value
+		}
+		sealed, err := sealKeys(s.Seal, c.endpoint, pair, s.Now())
+		// Which key it was, and never what it is.
+		return errors.Join(err, n.Keys.Put(ctx, sealed), s.audit(ctx, n, c.action, c.endpoint, zarpa.Change{Field: "keys." + c.which}))
+	})
+	if err != nil {
+		return zarpa.KeyPair{}, err
+	}
+	if err := s.Reconciler.Refresh(ctx, c.endpoint); err != nil {
+		s.Log.Warn("the gateway will get the new keys when it is back", "endpoint", c.endpoint, "error", err)
+		s.Reconciler.Wake(c.endpoint)
+	}
+	return pair, nil
 }

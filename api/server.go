@@ -4,8 +4,6 @@ package api
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -24,13 +22,31 @@ type Options struct {
 	Reconciler *target.Reconciler
 	// Seal encrypts the endpoints' keys.
 	Seal *seal.Box
-	// Token opens every call.
+	// Token is the admin's own: it opens every call. The store has the named ones.
 	Token string
+	// Identifier knows the tokens of another party; nil for none.
+	Identifier Identifier
+	// Signing signs scoring tokens.
+	Signing *Signing
 	// Server is what GET /v1/server answers.
 	Server zarpa.Server
+	// CertificateEnds is when the certificate in use does; nil for none.
+	CertificateEnds func() time.Time
+	// Convert brings a model into ONNX and registers the result.
+	Convert func(ctx context.Context, m zarpa.Model, spec zarpa.ConversionSpec, progress func(line string)) (zarpa.Conversion, error)
+	// EnvironmentUsers are who needs each environment, by its ID: deployments, and what runs.
+	EnvironmentUsers func(ctx context.Context) (map[string][]string, error)
+	// Conversions bounds those under way at one time; 0 is [DefaultConversions].
+	Conversions int
+	// Environments are the Python environments of this machine.
+	Environments environments
 	// Metrics answers GET /metrics, GatewayMetrics GET /metrics/gateway, both in Prometheus's format.
 	Metrics, GatewayMetrics http.Handler
-	Log                     *slog.Logger
+	// Load tells what the gateway counts.
+	Load zarpa.Loader
+	// RolloutChanged is told of an endpoint whose rollout began or was steered; nil for nobody.
+	RolloutChanged func(endpoint string)
+	Log            *slog.Logger
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 }
@@ -43,7 +59,13 @@ const (
 )
 
 // server implements the generated interface.
-type server struct{ Options }
+type server struct {
+	Options
+	// conversions has an element for each that is under way.
+	conversions chan struct{}
+	accesses    accessTable
+	refusals    refusals
+}
 
 var _ StrictServerInterface = (*server)(nil)
 
@@ -52,7 +74,13 @@ func New(o Options) http.Handler {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	s := &server{o}
+	if o.RolloutChanged == nil {
+		o.RolloutChanged = func(string) {}
+	}
+	if o.Conversions == 0 {
+		o.Conversions = DefaultConversions
+	}
+	s := &server{Options: o, conversions: make(chan struct{}, o.Conversions), accesses: accessTable{store: o.Store}}
 	strict := NewStrictHandlerWithOptions(s, nil, StrictHTTPServerOptions{
 		RequestErrorHandlerFunc: func(w http.ResponseWriter, r *http.Request, err error) {
 			fail(w, r, zarpa.Errorf(zarpa.Invalid, "request body: %w", err))
@@ -74,29 +102,9 @@ func New(o Options) http.Handler {
 	var chain http.Handler = mux
 	chain = sending(chain)
 	chain = s.strictJSON(chain)
+	chain = s.authorize(mux, chain)
 	chain = s.authenticate(chain)
 	return httpx.RequestID(httpx.API, s.Log, httpx.Recover(httpx.API, chain))
-}
-
-// authenticate lets calls through that carry the token. The digests are compared, so that
-// neither time nor length tells anything.
-func (s *server) authenticate(next http.Handler) http.Handler {
-	want := sha256.Sum256([]byte(s.Token))
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/healthz" {
-			next.ServeHTTP(w, r)
-			return
-		}
-		scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-		got := sha256.Sum256([]byte(strings.TrimSpace(token)))
-		if !strings.EqualFold(scheme, "Bearer") || subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
-			w.Header().Set("WWW-Authenticate", `Bearer realm="zarpa"`)
-			httpx.WriteError(w, r, httpx.API, zarpa.Errorf(zarpa.Unauthenticated, "the token is missing or wrong").
-				WithHint("pass --token or ZARPA_TOKEN; the server keeps it in the file admin-token of its data directory"))
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
 }
 
 // sending notes whether an answer has begun, and sends logs at once: they are followed as they
@@ -147,5 +155,9 @@ func (s *server) GetHealth(context.Context, GetHealthRequestObject) (GetHealthRe
 
 // GetServer describes this server.
 func (s *server) GetServer(context.Context, GetServerRequestObject) (GetServerResponseObject, error) {
-	return GetServer200JSONResponse(s.Server), nil
+	answer := s.Server
+	if s.CertificateEnds != nil {
+		answer.CertificateEnds = s.CertificateEnds()
+	}
+	return GetServer200JSONResponse(answer), nil
 }

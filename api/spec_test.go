@@ -48,7 +48,15 @@ func TestSchemasAreTheNouns(t *testing.T) {
 		"Observed": zarpa.Observed{}, "Phase": zarpa.Phase{}, "Operation": zarpa.Operation{}, "Target": zarpa.Target{},
 		"EndpointReport": zarpa.EndpointReport{}, "URLs": zarpa.URLs{}, "KeyPair": zarpa.KeyPair{},
 		"Registration": zarpa.Registration{}, "ModelPatch": zarpa.ModelPatch{}, "Change": zarpa.Change{},
-		"ChangeSet": zarpa.ChangeSet{}, "Server": zarpa.Server{},
+		"ChangeSet": zarpa.ChangeSet{}, "Server": zarpa.Server{}, "Environment": zarpa.Environment{}, "EnvironmentSpec": zarpa.EnvironmentSpec{},
+		"ConversionSpec": zarpa.ConversionSpec{}, "Conversion": zarpa.Conversion{}, "ConversionEvent": zarpa.ConversionEvent{},
+		"MirrorSpec": zarpa.MirrorSpec{}, "KeyLimits": zarpa.KeyLimits{}, "EjectionSpec": zarpa.EjectionSpec{},
+		"ScaleSpec": zarpa.ScaleSpec{}, "ScaleSchedule": zarpa.ScaleSchedule{}, "Scaling": zarpa.Scaling{},
+		"ScaleDecision": zarpa.ScaleDecision{}, "ScaleInputs": zarpa.ScaleInputs{}, "ColdStart": zarpa.ColdStart{},
+		"RolloutSpec": zarpa.RolloutSpec{}, "Rollout": zarpa.Rollout{}, "RolloutSample": zarpa.RolloutSample{},
+		"Judgement": zarpa.Judgement{}, "Gate": zarpa.Gate{}, "Access": zarpa.Access{}, "AuditEntry": zarpa.AuditEntry{},
+		"AccessSpec": zarpa.AccessSpec{}, "AccessGrant": zarpa.AccessGrant{}, "TokenSpec": zarpa.TokenSpec{}, "KeySpec": zarpa.KeySpec{},
+		"SigningKey": zarpa.SigningKey{}, "ScoringToken": zarpa.ScoringToken{}, "Load": zarpa.Load{}, "DeploymentLoad": zarpa.DeploymentLoad{},
 	}
 	for name, ref := range loadSpec(t).Components.Schemas {
 		goType, _ := ref.Value.Extensions["x-go-type"].(string)

@@ -4,6 +4,7 @@ package client
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -67,8 +68,11 @@ func (c *Client) check(resp *http.Response, err error) (*http.Response, error) {
 		if errors.As(err, &e) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 			return nil, err
 		}
-		return nil, zarpa.Errorf(zarpa.Unavailable, "cannot reach the server at %s", c.server).
-			WithHint("start it with zarpa up, or name another one with --server").Because(err)
+		hint := "start it with zarpa up, or name another one with --server"
+		if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+			hint = "have this machine trust its certificate (on Linux SSL_CERT_FILE=FILE does), or try again in 3s if it was just exchanged"
+		}
+		return nil, zarpa.Errorf(zarpa.Unavailable, "cannot reach the server at %s", c.server).WithHint("%s", hint).Because(err)
 	}
 	if resp.StatusCode < 400 {
 		return resp, nil
@@ -77,7 +81,7 @@ func (c *Client) check(resp *http.Response, err error) (*http.Response, error) {
 	b, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	e := &zarpa.Error{}
 	if json.Unmarshal(b, e) != nil || e.Code == "" {
-		e = zarpa.Errorf(zarpa.CodeFromHTTP(resp.StatusCode), "the server at %s answered %s: %.200s", c.server, resp.Status, b)
+		e = zarpa.Errorf(zarpa.CodeFromAnswer(resp.StatusCode, resp.Header), "the server at %s answered %s: %.200s", c.server, resp.Status, b)
 	}
 	return nil, e
 }
@@ -170,6 +174,42 @@ func (c *Client) DeleteEndpoint(ctx context.Context, name string) (zarpa.ChangeS
 	return read[zarpa.ChangeSet](c, func() (*http.Response, error) { return c.wire.DeleteEndpoint(ctx, name) })
 }
 
+// UndoEndpoint goes back to what was before the last change.
+func (c *Client) UndoEndpoint(ctx context.Context, name string) (zarpa.ChangeSet, error) {
+	return read[zarpa.ChangeSet](c, func() (*http.Response, error) { return c.wire.UndoEndpoint(ctx, name) })
+}
+
+// ReplaceReplica has one replica replaced, which serves until another one is ready.
+func (c *Client) ReplaceReplica(ctx context.Context, name, replica string) error {
+	resp, err := c.check(c.wire.ReplaceReplica(ctx, name, replica))
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
+
+// ListRollouts lists the last rollouts of an endpoint, newest first.
+func (c *Client) ListRollouts(ctx context.Context, name string, limit int) ([]zarpa.Rollout, error) {
+	return read[[]zarpa.Rollout](c, func() (*http.Response, error) {
+		return c.wire.ListRollouts(ctx, name, &ListRolloutsParams{Limit: &limit})
+	})
+}
+
+// StartRollout begins to move the traffic to one deployment.
+func (c *Client) StartRollout(ctx context.Context, name string, spec zarpa.RolloutSpec) (zarpa.Rollout, error) {
+	return read[zarpa.Rollout](c, func() (*http.Response, error) { return c.wire.StartRollout(ctx, name, spec) })
+}
+
+// SteerRollout does to the rollout that is under way what action says: pause, resume or abort.
+func (c *Client) SteerRollout(ctx context.Context, name, action string) (zarpa.Rollout, error) {
+	return read[zarpa.Rollout](c, func() (*http.Response, error) { return c.wire.SteerRollout(ctx, name, action) })
+}
+
+// Scaling tells what the autoscaler knows of an endpoint's deployments.
+func (c *Client) Scaling(ctx context.Context, name string) ([]zarpa.Scaling, error) {
+	return read[[]zarpa.Scaling](c, func() (*http.Response, error) { return c.wire.GetScaling(ctx, name) })
+}
+
 // Keys returns both keys of an endpoint.
 func (c *Client) Keys(ctx context.Context, name string) (zarpa.KeyPair, error) {
 	return read[zarpa.KeyPair](c, func() (*http.Response, error) { return c.wire.GetKeys(ctx, name) })
@@ -223,6 +263,16 @@ func (c *Client) Wait(ctx context.Context, op zarpa.Operation, each func(zarpa.O
 	}
 }
 
+// Load tells what the gateway has counted; see [zarpa.Loader].
+func (c *Client) Load(ctx context.Context, wake int64, wait time.Duration) (zarpa.Load, error) {
+	text := zarpa.Duration(wait).String()
+	return read[zarpa.Load](c, func() (*http.Response, error) {
+		return c.wire.GetLoad(ctx, &GetLoadParams{Wake: &wake, Wait: &text})
+	})
+}
+
+var _ zarpa.Loader = (*Client)(nil)
+
 // ListTargets lists where replicas can run.
 func (c *Client) ListTargets(ctx context.Context) ([]zarpa.Target, error) {
 	return read[[]zarpa.Target](c, func() (*http.Response, error) { return c.wire.ListTargets(ctx) })
@@ -231,4 +281,51 @@ func (c *Client) ListTargets(ctx context.Context) ([]zarpa.Target, error) {
 // GetTarget shows one target.
 func (c *Client) GetTarget(ctx context.Context, name string) (zarpa.Target, error) {
 	return read[zarpa.Target](c, func() (*http.Response, error) { return c.wire.GetTarget(ctx, name) })
+}
+
+// ListEnvironments lists the Python environments of the server's machine.
+func (c *Client) ListEnvironments(ctx context.Context) ([]zarpa.Environment, error) {
+	return read[[]zarpa.Environment](c, func() (*http.Response, error) { return c.wire.ListEnvironments(ctx) })
+}
+
+// GetEnvironment shows one, with its packages.
+func (c *Client) GetEnvironment(ctx context.Context, id string) (zarpa.Environment, error) {
+	return read[zarpa.Environment](c, func() (*http.Response, error) { return c.wire.GetEnvironment(ctx, id) })
+}
+
+// DeleteEnvironment removes one that no deployment uses.
+func (c *Client) DeleteEnvironment(ctx context.Context, id string) error {
+	_, err := read[struct{}](c, func() (*http.Response, error) { return c.wire.DeleteEnvironment(ctx, id) })
+	return err
+}
+
+// EnvironmentLog opens what a build printed. The caller closes it.
+func (c *Client) EnvironmentLog(ctx context.Context, id string) (io.ReadCloser, error) {
+	resp, err := c.check(c.wire.GetEnvironmentLog(ctx, id))
+	if err != nil {
+		return nil, err
+	}
+	return resp.Body, nil
+}
+
+// ConvertModel brings a model into ONNX and gives each line of what is done to progress.
+func (c *Client) ConvertModel(ctx context.Context, ref string, spec zarpa.ConversionSpec, progress func(line string)) (zarpa.Conversion, error) {
+	resp, err := c.check(c.wire.ConvertModel(ctx, ref, spec))
+	if err != nil {
+		return zarpa.Conversion{}, err
+	}
+	defer resp.Body.Close()
+	for events := json.NewDecoder(resp.Body); ; {
+		var e zarpa.ConversionEvent
+		if err := events.Decode(&e); err != nil {
+			return zarpa.Conversion{}, zarpa.Errorf(zarpa.Unavailable, "the answer broke off").Because(err).WithHint("see whether the server runs, and try again")
+		}
+		switch {
+		case e.Error != nil:
+			return zarpa.Conversion{}, e.Error
+		case e.Conversion != nil:
+			return *e.Conversion, nil
+		}
+		progress(e.Line)
+	}
 }

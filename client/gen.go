@@ -12,10 +12,29 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/oapi-codegen/runtime"
 	zarpa "github.com/zarpa-dev/zarpa"
 )
+
+// Access defines model for Access.
+type Access = zarpa.Access
+
+// AccessGrant defines model for AccessGrant.
+type AccessGrant = zarpa.AccessGrant
+
+// AccessList defines model for AccessList.
+type AccessList = []Access
+
+// AccessSpec defines model for AccessSpec.
+type AccessSpec = zarpa.AccessSpec
+
+// AuditEntry defines model for AuditEntry.
+type AuditEntry = zarpa.AuditEntry
+
+// AuditList defines model for AuditList.
+type AuditList = []AuditEntry
 
 // Change defines model for Change.
 type Change = zarpa.Change
@@ -23,8 +42,23 @@ type Change = zarpa.Change
 // ChangeSet defines model for ChangeSet.
 type ChangeSet = zarpa.ChangeSet
 
+// ColdStart defines model for ColdStart.
+type ColdStart = zarpa.ColdStart
+
 // Content defines model for Content.
 type Content = zarpa.Content
+
+// Conversion defines model for Conversion.
+type Conversion = zarpa.Conversion
+
+// ConversionEvent defines model for ConversionEvent.
+type ConversionEvent = zarpa.ConversionEvent
+
+// ConversionSpec defines model for ConversionSpec.
+type ConversionSpec = zarpa.ConversionSpec
+
+// DeploymentLoad defines model for DeploymentLoad.
+type DeploymentLoad = zarpa.DeploymentLoad
 
 // DeploymentSpec defines model for DeploymentSpec.
 type DeploymentSpec = zarpa.DeploymentSpec
@@ -34,6 +68,9 @@ type DeploymentStatus = zarpa.DeploymentStatus
 
 // Dim defines model for Dim.
 type Dim = zarpa.Dim
+
+// EjectionSpec defines model for EjectionSpec.
+type EjectionSpec = zarpa.EjectionSpec
 
 // Endpoint defines model for Endpoint.
 type Endpoint = zarpa.Endpoint
@@ -47,6 +84,15 @@ type EndpointReport = zarpa.EndpointReport
 // EndpointSpec defines model for EndpointSpec.
 type EndpointSpec = zarpa.EndpointSpec
 
+// Environment defines model for Environment.
+type Environment = zarpa.Environment
+
+// EnvironmentList defines model for EnvironmentList.
+type EnvironmentList = []Environment
+
+// EnvironmentSpec defines model for EnvironmentSpec.
+type EnvironmentSpec = zarpa.EnvironmentSpec
+
 // Error defines model for Error.
 type Error = zarpa.Error
 
@@ -56,6 +102,9 @@ type Exit = zarpa.Exit
 // File defines model for File.
 type File = zarpa.File
 
+// Gate defines model for Gate.
+type Gate = zarpa.Gate
+
 // Handle defines model for Handle.
 type Handle = zarpa.Handle
 
@@ -64,8 +113,23 @@ type Health struct {
 	Status string `json:"status"`
 }
 
+// Judgement defines model for Judgement.
+type Judgement = zarpa.Judgement
+
+// KeyLimits defines model for KeyLimits.
+type KeyLimits = zarpa.KeyLimits
+
 // KeyPair defines model for KeyPair.
 type KeyPair = zarpa.KeyPair
+
+// KeySpec defines model for KeySpec.
+type KeySpec = zarpa.KeySpec
+
+// Load defines model for Load.
+type Load = zarpa.Load
+
+// MirrorSpec defines model for MirrorSpec.
+type MirrorSpec = zarpa.MirrorSpec
 
 // Model defines model for Model.
 type Model = zarpa.Model
@@ -94,17 +158,59 @@ type Registration = zarpa.Registration
 // Replica defines model for Replica.
 type Replica = zarpa.Replica
 
+// Rollout defines model for Rollout.
+type Rollout = zarpa.Rollout
+
+// RolloutList defines model for RolloutList.
+type RolloutList = []Rollout
+
+// RolloutSample defines model for RolloutSample.
+type RolloutSample = zarpa.RolloutSample
+
+// RolloutSpec defines model for RolloutSpec.
+type RolloutSpec = zarpa.RolloutSpec
+
+// ScaleDecision defines model for ScaleDecision.
+type ScaleDecision = zarpa.ScaleDecision
+
+// ScaleInputs defines model for ScaleInputs.
+type ScaleInputs = zarpa.ScaleInputs
+
+// ScaleSchedule defines model for ScaleSchedule.
+type ScaleSchedule = zarpa.ScaleSchedule
+
+// ScaleSpec defines model for ScaleSpec.
+type ScaleSpec = zarpa.ScaleSpec
+
+// Scaling defines model for Scaling.
+type Scaling = zarpa.Scaling
+
+// ScalingList defines model for ScalingList.
+type ScalingList = []Scaling
+
+// ScoringToken defines model for ScoringToken.
+type ScoringToken = zarpa.ScoringToken
+
 // Server defines model for Server.
 type Server = zarpa.Server
 
 // Signature defines model for Signature.
 type Signature = zarpa.Signature
 
+// SigningKey defines model for SigningKey.
+type SigningKey = zarpa.SigningKey
+
+// SigningKeyList defines model for SigningKeyList.
+type SigningKeyList = []SigningKey
+
 // Target defines model for Target.
 type Target = zarpa.Target
 
 // TargetList defines model for TargetList.
 type TargetList = []Target
+
+// TokenSpec defines model for TokenSpec.
+type TokenSpec = zarpa.TokenSpec
 
 // URLs defines model for URLs.
 type URLs = zarpa.URLs
@@ -118,6 +224,21 @@ type EndpointName = string
 // ModelRef defines model for ModelRef.
 type ModelRef = string
 
+// ListAuditParams defines parameters for ListAudit.
+type ListAuditParams struct {
+	// Object Only what was done to this endpoint (NAME), model (NAME:VERSION), or access/NAME.
+	Object *string `form:"object,omitempty" json:"object,omitempty"`
+
+	// Since Not before.
+	Since *time.Time `form:"since,omitempty" json:"since,omitempty"`
+
+	// Before Only with an ID below: for the next page.
+	Before *int64 `form:"before,omitempty" json:"before,omitempty"`
+
+	// Limit At most so many; 100 by default, at most 10000.
+	Limit *int `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
 // PutEndpointParams defines parameters for PutEndpoint.
 type PutEndpointParams struct {
 	// Generation The generation that the change is based on, 0 for "must not exist"; leave it out to overwrite.
@@ -128,6 +249,9 @@ type PutEndpointParams struct {
 
 	// Pending With dry_run, model versions to take as registered.
 	Pending *[]string `form:"pending,omitempty" json:"pending,omitempty"`
+
+	// Interrupt Take the place of the operation that runs; else that is a conflict which names it.
+	Interrupt *bool `form:"interrupt,omitempty" json:"interrupt,omitempty"`
 }
 
 // GetLogsParams defines parameters for GetLogs.
@@ -146,6 +270,21 @@ type GetLogsParams struct {
 
 	// Tail Lines to begin with, of each replica, at most 100000; all that is kept by default.
 	Tail *int `form:"tail,omitempty" json:"tail,omitempty"`
+}
+
+// ListRolloutsParams defines parameters for ListRollouts.
+type ListRolloutsParams struct {
+	// Limit At most so many; 20 by default, at most 1000.
+	Limit *int `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// GetLoadParams defines parameters for GetLoad.
+type GetLoadParams struct {
+	// Wake With wait, answer when the load's wake is above this one.
+	Wake *int64 `form:"wake,omitempty" json:"wake,omitempty"`
+
+	// Wait How long to wait for that, at most 60s.
+	Wait *string `form:"wait,omitempty" json:"wait,omitempty"`
 }
 
 // ListModelsParams defines parameters for ListModels.
@@ -172,14 +311,29 @@ type GetOperationParams struct {
 	Wait *string `form:"wait,omitempty" json:"wait,omitempty"`
 }
 
+// CreateAccessJSONRequestBody defines body for CreateAccess for application/json ContentType.
+type CreateAccessJSONRequestBody = AccessSpec
+
 // PutEndpointJSONRequestBody defines body for PutEndpoint for application/json ContentType.
 type PutEndpointJSONRequestBody = EndpointSpec
+
+// SetKeyJSONRequestBody defines body for SetKey for application/json ContentType.
+type SetKeyJSONRequestBody = KeySpec
+
+// StartRolloutJSONRequestBody defines body for StartRollout for application/json ContentType.
+type StartRolloutJSONRequestBody = RolloutSpec
+
+// CreateTokenJSONRequestBody defines body for CreateToken for application/json ContentType.
+type CreateTokenJSONRequestBody = TokenSpec
 
 // RegisterModelJSONRequestBody defines body for RegisterModel for application/json ContentType.
 type RegisterModelJSONRequestBody = Registration
 
 // UpdateModelJSONRequestBody defines body for UpdateModel for application/json ContentType.
 type UpdateModelJSONRequestBody = ModelPatch
+
+// ConvertModelJSONRequestBody defines body for ConvertModel for application/json ContentType.
+type ConvertModelJSONRequestBody = ConversionSpec
 
 // RequestEditorFn is the function signature for the RequestEditor callback function
 type RequestEditorFn func(ctx context.Context, req *http.Request) error
@@ -260,6 +414,40 @@ type ClientInterface interface {
 	// Corresponds with GET /healthz (the `GetHealth` operationId).
 	GetHealth(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListAccesses The named tokens of this API, without the tokens themselves.
+	//
+	// Corresponds with GET /v1/accesses (the `ListAccesses` operationId).
+	ListAccesses(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateAccessWithBody Make a named token. The answer holds it, this once.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/accesses (the `CreateAccess` operationId).
+	CreateAccessWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateAccess Make a named token. The answer holds it, this once.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/accesses (the `CreateAccess` operationId).
+	CreateAccess(ctx context.Context, body CreateAccessJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteAccess Forget a named token, which ends at once. Its name is then free.
+	//
+	// Corresponds with DELETE /v1/accesses/{name} (the `DeleteAccess` operationId).
+	DeleteAccess(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RevokeAccess End a named token at once. Its name stays taken.
+	//
+	// Corresponds with POST /v1/accesses/{name}/revoke (the `RevokeAccess` operationId).
+	RevokeAccess(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListAudit Who changed what, newest first. Without an object, it needs the role admin.
+	//
+	// Corresponds with GET /v1/audit (the `ListAudit` operationId).
+	ListAudit(ctx context.Context, params *ListAuditParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// PutContentWithBody Store files. The body is a tar archive of regular files with clean relative paths.
 	//
 	// Takes any type of body and a specified content type.
@@ -306,10 +494,102 @@ type ClientInterface interface {
 	// Corresponds with POST /v1/endpoints/{name}/keys/{which} (the `RegenerateKey` operationId).
 	RegenerateKey(ctx context.Context, name EndpointName, which string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// SetKeyWithBody Set one key to a value of your own. The old one ends when the answer arrives; the other one goes on.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /v1/endpoints/{name}/keys/{which} (the `SetKey` operationId).
+	SetKeyWithBody(ctx context.Context, name EndpointName, which string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetKey Set one key to a value of your own. The old one ends when the answer arrives; the other one goes on.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /v1/endpoints/{name}/keys/{which} (the `SetKey` operationId).
+	SetKey(ctx context.Context, name EndpointName, which string, body SetKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetLogs What the replicas printed.
 	//
 	// Corresponds with GET /v1/endpoints/{name}/logs (the `GetLogs` operationId).
 	GetLogs(ctx context.Context, name EndpointName, params *GetLogsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReplaceReplica Replace one replica. It serves until another one is ready.
+	//
+	// Corresponds with POST /v1/endpoints/{name}/replicas/{replica}/replace (the `ReplaceReplica` operationId).
+	ReplaceReplica(ctx context.Context, name EndpointName, replica string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListRollouts Rollouts, newest first.
+	//
+	// Corresponds with GET /v1/endpoints/{name}/rollout (the `ListRollouts` operationId).
+	ListRollouts(ctx context.Context, name EndpointName, params *ListRolloutsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// StartRolloutWithBody Move the traffic to one deployment step by step, as long as what is measured allows it.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/endpoints/{name}/rollout (the `StartRollout` operationId).
+	StartRolloutWithBody(ctx context.Context, name EndpointName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// StartRollout Move the traffic to one deployment step by step, as long as what is measured allows it.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/endpoints/{name}/rollout (the `StartRollout` operationId).
+	StartRollout(ctx context.Context, name EndpointName, body StartRolloutJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SteerRollout Pause, resume or abort the rollout that is under way. What it is already is no error.
+	//
+	// Corresponds with POST /v1/endpoints/{name}/rollout/{action} (the `SteerRollout` operationId).
+	SteerRollout(ctx context.Context, name EndpointName, action string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetScaling What the autoscaler wants of an endpoint's deployments, its last decisions with their inputs, and the last starts from zero.
+	//
+	// Corresponds with GET /v1/endpoints/{name}/scaling (the `GetScaling` operationId).
+	GetScaling(ctx context.Context, name EndpointName, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateTokenWithBody A token that opens this endpoint for a while, verified by the gateway without asking anybody.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/endpoints/{name}/token (the `CreateToken` operationId).
+	CreateTokenWithBody(ctx context.Context, name EndpointName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateToken A token that opens this endpoint for a while, verified by the gateway without asking anybody.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/endpoints/{name}/token (the `CreateToken` operationId).
+	CreateToken(ctx context.Context, name EndpointName, body CreateTokenJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UndoEndpoint Go back to what was before the last change, also one that failed. One that runs is interrupted. Undoing twice brings the change back.
+	//
+	// Corresponds with POST /v1/endpoints/{name}/undo (the `UndoEndpoint` operationId).
+	UndoEndpoint(ctx context.Context, name EndpointName, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListEnvironments Python environments that were built here.
+	//
+	// Corresponds with GET /v1/environments (the `ListEnvironments` operationId).
+	ListEnvironments(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteEnvironment Removes an environment that no deployment uses. It is built again when one does.
+	//
+	// Corresponds with DELETE /v1/environments/{id} (the `DeleteEnvironment` operationId).
+	DeleteEnvironment(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetEnvironment One environment, with its packages.
+	//
+	// Corresponds with GET /v1/environments/{id} (the `GetEnvironment` operationId).
+	GetEnvironment(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetEnvironmentLog What its build printed.
+	//
+	// Corresponds with GET /v1/environments/{id}/log (the `GetEnvironmentLog` operationId).
+	GetEnvironmentLog(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetLoad What the gateway has counted since it started.
+	//
+	// Corresponds with GET /v1/load (the `GetLoad` operationId).
+	GetLoad(ctx context.Context, params *GetLoadParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListModels All registered models, or the versions of one name.
 	//
@@ -359,6 +639,20 @@ type ClientInterface interface {
 	// Corresponds with GET /v1/models/{ref}/content (the `GetModelContent` operationId).
 	GetModelContent(ctx context.Context, ref ModelRef, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ConvertModelWithBody Convert a model to ONNX, compare both, and register the result. Takes as long as the environment's build and the conversion; overloaded while two others are under way.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/models/{ref}/convert (the `ConvertModel` operationId).
+	ConvertModelWithBody(ctx context.Context, ref ModelRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ConvertModel Convert a model to ONNX, compare both, and register the result. Takes as long as the environment's build and the conversion; overloaded while two others are under way.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/models/{ref}/convert (the `ConvertModel` operationId).
+	ConvertModel(ctx context.Context, ref ModelRef, body ConvertModelJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListOperations Operations, newest first.
 	//
 	// Corresponds with GET /v1/operations (the `ListOperations` operationId).
@@ -373,6 +667,16 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /v1/server (the `GetServer` operationId).
 	GetServer(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListSigningKeys The keys whose signatures make scoring tokens valid, without their secret halves.
+	//
+	// Corresponds with GET /v1/signing-keys (the `ListSigningKeys` operationId).
+	ListSigningKeys(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RotateSigningKey Sign with a new key. Tokens of the one before it stay valid until they expire, those of the one before that end.
+	//
+	// Corresponds with POST /v1/signing-keys (the `RotateSigningKey` operationId).
+	RotateSigningKey(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListTargets Where replicas can run.
 	//
@@ -390,6 +694,100 @@ type ClientInterface interface {
 // Corresponds with GET /healthz (the `GetHealth` operationId).
 func (c *wire) GetHealth(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetHealthRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListAccesses The named tokens of this API, without the tokens themselves.
+//
+// Corresponds with GET /v1/accesses (the `ListAccesses` operationId).
+func (c *wire) ListAccesses(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListAccessesRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateAccessWithBody Make a named token. The answer holds it, this once.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/accesses (the `CreateAccess` operationId).
+func (c *wire) CreateAccessWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateAccessRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateAccess Make a named token. The answer holds it, this once.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/accesses (the `CreateAccess` operationId).
+func (c *wire) CreateAccess(ctx context.Context, body CreateAccessJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateAccessRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteAccess Forget a named token, which ends at once. Its name is then free.
+//
+// Corresponds with DELETE /v1/accesses/{name} (the `DeleteAccess` operationId).
+func (c *wire) DeleteAccess(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteAccessRequest(c.Server, name)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RevokeAccess End a named token at once. Its name stays taken.
+//
+// Corresponds with POST /v1/accesses/{name}/revoke (the `RevokeAccess` operationId).
+func (c *wire) RevokeAccess(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRevokeAccessRequest(c.Server, name)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListAudit Who changed what, newest first. Without an object, it needs the role admin.
+//
+// Corresponds with GET /v1/audit (the `ListAudit` operationId).
+func (c *wire) ListAudit(ctx context.Context, params *ListAuditParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListAuditRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -526,11 +924,263 @@ func (c *wire) RegenerateKey(ctx context.Context, name EndpointName, which strin
 	return c.Client.Do(req)
 }
 
+// SetKeyWithBody Set one key to a value of your own. The old one ends when the answer arrives; the other one goes on.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /v1/endpoints/{name}/keys/{which} (the `SetKey` operationId).
+func (c *wire) SetKeyWithBody(ctx context.Context, name EndpointName, which string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetKeyRequestWithBody(c.Server, name, which, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetKey Set one key to a value of your own. The old one ends when the answer arrives; the other one goes on.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /v1/endpoints/{name}/keys/{which} (the `SetKey` operationId).
+func (c *wire) SetKey(ctx context.Context, name EndpointName, which string, body SetKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetKeyRequest(c.Server, name, which, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // GetLogs What the replicas printed.
 //
 // Corresponds with GET /v1/endpoints/{name}/logs (the `GetLogs` operationId).
 func (c *wire) GetLogs(ctx context.Context, name EndpointName, params *GetLogsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetLogsRequest(c.Server, name, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReplaceReplica Replace one replica. It serves until another one is ready.
+//
+// Corresponds with POST /v1/endpoints/{name}/replicas/{replica}/replace (the `ReplaceReplica` operationId).
+func (c *wire) ReplaceReplica(ctx context.Context, name EndpointName, replica string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReplaceReplicaRequest(c.Server, name, replica)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListRollouts Rollouts, newest first.
+//
+// Corresponds with GET /v1/endpoints/{name}/rollout (the `ListRollouts` operationId).
+func (c *wire) ListRollouts(ctx context.Context, name EndpointName, params *ListRolloutsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListRolloutsRequest(c.Server, name, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// StartRolloutWithBody Move the traffic to one deployment step by step, as long as what is measured allows it.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/endpoints/{name}/rollout (the `StartRollout` operationId).
+func (c *wire) StartRolloutWithBody(ctx context.Context, name EndpointName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewStartRolloutRequestWithBody(c.Server, name, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// StartRollout Move the traffic to one deployment step by step, as long as what is measured allows it.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/endpoints/{name}/rollout (the `StartRollout` operationId).
+func (c *wire) StartRollout(ctx context.Context, name EndpointName, body StartRolloutJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewStartRolloutRequest(c.Server, name, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SteerRollout Pause, resume or abort the rollout that is under way. What it is already is no error.
+//
+// Corresponds with POST /v1/endpoints/{name}/rollout/{action} (the `SteerRollout` operationId).
+func (c *wire) SteerRollout(ctx context.Context, name EndpointName, action string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSteerRolloutRequest(c.Server, name, action)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetScaling What the autoscaler wants of an endpoint's deployments, its last decisions with their inputs, and the last starts from zero.
+//
+// Corresponds with GET /v1/endpoints/{name}/scaling (the `GetScaling` operationId).
+func (c *wire) GetScaling(ctx context.Context, name EndpointName, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetScalingRequest(c.Server, name)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateTokenWithBody A token that opens this endpoint for a while, verified by the gateway without asking anybody.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/endpoints/{name}/token (the `CreateToken` operationId).
+func (c *wire) CreateTokenWithBody(ctx context.Context, name EndpointName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateTokenRequestWithBody(c.Server, name, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateToken A token that opens this endpoint for a while, verified by the gateway without asking anybody.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/endpoints/{name}/token (the `CreateToken` operationId).
+func (c *wire) CreateToken(ctx context.Context, name EndpointName, body CreateTokenJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateTokenRequest(c.Server, name, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UndoEndpoint Go back to what was before the last change, also one that failed. One that runs is interrupted. Undoing twice brings the change back.
+//
+// Corresponds with POST /v1/endpoints/{name}/undo (the `UndoEndpoint` operationId).
+func (c *wire) UndoEndpoint(ctx context.Context, name EndpointName, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUndoEndpointRequest(c.Server, name)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListEnvironments Python environments that were built here.
+//
+// Corresponds with GET /v1/environments (the `ListEnvironments` operationId).
+func (c *wire) ListEnvironments(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListEnvironmentsRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteEnvironment Removes an environment that no deployment uses. It is built again when one does.
+//
+// Corresponds with DELETE /v1/environments/{id} (the `DeleteEnvironment` operationId).
+func (c *wire) DeleteEnvironment(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteEnvironmentRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetEnvironment One environment, with its packages.
+//
+// Corresponds with GET /v1/environments/{id} (the `GetEnvironment` operationId).
+func (c *wire) GetEnvironment(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetEnvironmentRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetEnvironmentLog What its build printed.
+//
+// Corresponds with GET /v1/environments/{id}/log (the `GetEnvironmentLog` operationId).
+func (c *wire) GetEnvironmentLog(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetEnvironmentLogRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetLoad What the gateway has counted since it started.
+//
+// Corresponds with GET /v1/load (the `GetLoad` operationId).
+func (c *wire) GetLoad(ctx context.Context, params *GetLoadParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetLoadRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -669,6 +1319,40 @@ func (c *wire) GetModelContent(ctx context.Context, ref ModelRef, reqEditors ...
 	return c.Client.Do(req)
 }
 
+// ConvertModelWithBody Convert a model to ONNX, compare both, and register the result. Takes as long as the environment's build and the conversion; overloaded while two others are under way.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/models/{ref}/convert (the `ConvertModel` operationId).
+func (c *wire) ConvertModelWithBody(ctx context.Context, ref ModelRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewConvertModelRequestWithBody(c.Server, ref, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ConvertModel Convert a model to ONNX, compare both, and register the result. Takes as long as the environment's build and the conversion; overloaded while two others are under way.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/models/{ref}/convert (the `ConvertModel` operationId).
+func (c *wire) ConvertModel(ctx context.Context, ref ModelRef, body ConvertModelJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewConvertModelRequest(c.Server, ref, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListOperations Operations, newest first.
 //
 // Corresponds with GET /v1/operations (the `ListOperations` operationId).
@@ -704,6 +1388,36 @@ func (c *wire) GetOperation(ctx context.Context, id string, params *GetOperation
 // Corresponds with GET /v1/server (the `GetServer` operationId).
 func (c *wire) GetServer(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetServerRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListSigningKeys The keys whose signatures make scoring tokens valid, without their secret halves.
+//
+// Corresponds with GET /v1/signing-keys (the `ListSigningKeys` operationId).
+func (c *wire) ListSigningKeys(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListSigningKeysRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RotateSigningKey Sign with a new key. Tokens of the one before it stay valid until they expire, those of the one before that end.
+//
+// Corresponds with POST /v1/signing-keys (the `RotateSigningKey` operationId).
+func (c *wire) RotateSigningKey(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRotateSigningKeyRequest(c.Server)
 	if err != nil {
 		return nil, err
 	}
@@ -761,6 +1475,231 @@ func NewGetHealthRequest(server string) (*http.Request, error) {
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListAccessesRequest constructs an http.Request for the ListAccesses method
+func NewListAccessesRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/accesses")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCreateAccessRequest calls the generic CreateAccess builder with application/json body
+func NewCreateAccessRequest(server string, body CreateAccessJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateAccessRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewCreateAccessRequestWithBody constructs an http.Request for the CreateAccess method, with any body, and a specified content type
+func NewCreateAccessRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/accesses")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewDeleteAccessRequest constructs an http.Request for the DeleteAccess method
+func NewDeleteAccessRequest(server string, name string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/accesses/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRevokeAccessRequest constructs an http.Request for the RevokeAccess method
+func NewRevokeAccessRequest(server string, name string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/accesses/%s/revoke", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListAuditRequest constructs an http.Request for the ListAudit method
+func NewListAuditRequest(server string, params *ListAuditParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/audit")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Object != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "object", *params.Object, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Since != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "since", *params.Since, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Before != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "before", *params.Before, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
@@ -977,6 +1916,18 @@ func NewPutEndpointRequestWithBody(server string, name EndpointName, params *Put
 
 		}
 
+		if params.Interrupt != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "interrupt", *params.Interrupt, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
 		if encoded := queryValues.Encode(); encoded != "" {
 			rawQueryFragments = append(rawQueryFragments, encoded)
 		}
@@ -1068,6 +2019,60 @@ func NewRegenerateKeyRequest(server string, name EndpointName, which string) (*h
 	return req, nil
 }
 
+// NewSetKeyRequest calls the generic SetKey builder with application/json body
+func NewSetKeyRequest(server string, name EndpointName, which string, body SetKeyJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSetKeyRequestWithBody(server, name, which, "application/json", bodyReader)
+}
+
+// NewSetKeyRequestWithBody constructs an http.Request for the SetKey method, with any body, and a specified content type
+func NewSetKeyRequestWithBody(server string, name EndpointName, which string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "which", which, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/endpoints/%s/keys/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewGetLogsRequest constructs an http.Request for the GetLogs method
 func NewGetLogsRequest(server string, name EndpointName, params *GetLogsParams) (*http.Request, error) {
 	var err error
@@ -1154,6 +2159,506 @@ func NewGetLogsRequest(server string, name EndpointName, params *GetLogsParams) 
 		if params.Tail != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "tail", *params.Tail, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewReplaceReplicaRequest constructs an http.Request for the ReplaceReplica method
+func NewReplaceReplicaRequest(server string, name EndpointName, replica string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "replica", replica, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/endpoints/%s/replicas/%s/replace", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListRolloutsRequest constructs an http.Request for the ListRollouts method
+func NewListRolloutsRequest(server string, name EndpointName, params *ListRolloutsParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/endpoints/%s/rollout", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewStartRolloutRequest calls the generic StartRollout builder with application/json body
+func NewStartRolloutRequest(server string, name EndpointName, body StartRolloutJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewStartRolloutRequestWithBody(server, name, "application/json", bodyReader)
+}
+
+// NewStartRolloutRequestWithBody constructs an http.Request for the StartRollout method, with any body, and a specified content type
+func NewStartRolloutRequestWithBody(server string, name EndpointName, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/endpoints/%s/rollout", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewSteerRolloutRequest constructs an http.Request for the SteerRollout method
+func NewSteerRolloutRequest(server string, name EndpointName, action string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "action", action, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/endpoints/%s/rollout/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetScalingRequest constructs an http.Request for the GetScaling method
+func NewGetScalingRequest(server string, name EndpointName) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/endpoints/%s/scaling", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCreateTokenRequest calls the generic CreateToken builder with application/json body
+func NewCreateTokenRequest(server string, name EndpointName, body CreateTokenJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateTokenRequestWithBody(server, name, "application/json", bodyReader)
+}
+
+// NewCreateTokenRequestWithBody constructs an http.Request for the CreateToken method, with any body, and a specified content type
+func NewCreateTokenRequestWithBody(server string, name EndpointName, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/endpoints/%s/token", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewUndoEndpointRequest constructs an http.Request for the UndoEndpoint method
+func NewUndoEndpointRequest(server string, name EndpointName) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/endpoints/%s/undo", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListEnvironmentsRequest constructs an http.Request for the ListEnvironments method
+func NewListEnvironmentsRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/environments")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewDeleteEnvironmentRequest constructs an http.Request for the DeleteEnvironment method
+func NewDeleteEnvironmentRequest(server string, id string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/environments/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetEnvironmentRequest constructs an http.Request for the GetEnvironment method
+func NewGetEnvironmentRequest(server string, id string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/environments/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetEnvironmentLogRequest constructs an http.Request for the GetEnvironmentLog method
+func NewGetEnvironmentLogRequest(server string, id string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/environments/%s/log", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetLoadRequest constructs an http.Request for the GetLoad method
+func NewGetLoadRequest(server string, params *GetLoadParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/load")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Wake != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wake", *params.Wake, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Wait != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait", *params.Wait, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -1420,6 +2925,53 @@ func NewGetModelContentRequest(server string, ref ModelRef) (*http.Request, erro
 	return req, nil
 }
 
+// NewConvertModelRequest calls the generic ConvertModel builder with application/json body
+func NewConvertModelRequest(server string, ref ModelRef, body ConvertModelJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewConvertModelRequestWithBody(server, ref, "application/json", bodyReader)
+}
+
+// NewConvertModelRequestWithBody constructs an http.Request for the ConvertModel method, with any body, and a specified content type
+func NewConvertModelRequestWithBody(server string, ref ModelRef, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "ref", ref, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/models/%s/convert", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewListOperationsRequest constructs an http.Request for the ListOperations method
 func NewListOperationsRequest(server string, params *ListOperationsParams) (*http.Request, error) {
 	var err error
@@ -1586,6 +3138,60 @@ func NewGetServerRequest(server string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewListSigningKeysRequest constructs an http.Request for the ListSigningKeys method
+func NewListSigningKeysRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/signing-keys")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRotateSigningKeyRequest constructs an http.Request for the RotateSigningKey method
+func NewRotateSigningKeyRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/signing-keys")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewListTargetsRequest constructs an http.Request for the ListTargets method
 func NewListTargetsRequest(server string) (*http.Request, error) {
 	var err error
@@ -1698,6 +3304,48 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /healthz (the `GetHealth` operationId).
 	GetHealthWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetHealthAnswer, error)
 
+	// ListAccessesWithResponse The named tokens of this API, without the tokens themselves.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/accesses (the `ListAccesses` operationId).
+	ListAccessesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListAccessesAnswer, error)
+
+	// CreateAccessWithBodyWithResponse Make a named token. The answer holds it, this once.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/accesses (the `CreateAccess` operationId).
+	CreateAccessWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateAccessAnswer, error)
+
+	// CreateAccessWithResponse Make a named token. The answer holds it, this once.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/accesses (the `CreateAccess` operationId).
+	CreateAccessWithResponse(ctx context.Context, body CreateAccessJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateAccessAnswer, error)
+
+	// DeleteAccessWithResponse Forget a named token, which ends at once. Its name is then free.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /v1/accesses/{name} (the `DeleteAccess` operationId).
+	DeleteAccessWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*DeleteAccessAnswer, error)
+
+	// RevokeAccessWithResponse End a named token at once. Its name stays taken.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/accesses/{name}/revoke (the `RevokeAccess` operationId).
+	RevokeAccessWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*RevokeAccessAnswer, error)
+
+	// ListAuditWithResponse Who changed what, newest first. Without an object, it needs the role admin.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/audit (the `ListAudit` operationId).
+	ListAuditWithResponse(ctx context.Context, params *ListAuditParams, reqEditors ...RequestEditorFn) (*ListAuditAnswer, error)
+
 	// PutContentWithBodyWithResponse Store files. The body is a tar archive of regular files with clean relative paths.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -1754,12 +3402,124 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /v1/endpoints/{name}/keys/{which} (the `RegenerateKey` operationId).
 	RegenerateKeyWithResponse(ctx context.Context, name EndpointName, which string, reqEditors ...RequestEditorFn) (*RegenerateKeyAnswer, error)
 
+	// SetKeyWithBodyWithResponse Set one key to a value of your own. The old one ends when the answer arrives; the other one goes on.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /v1/endpoints/{name}/keys/{which} (the `SetKey` operationId).
+	SetKeyWithBodyWithResponse(ctx context.Context, name EndpointName, which string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetKeyAnswer, error)
+
+	// SetKeyWithResponse Set one key to a value of your own. The old one ends when the answer arrives; the other one goes on.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /v1/endpoints/{name}/keys/{which} (the `SetKey` operationId).
+	SetKeyWithResponse(ctx context.Context, name EndpointName, which string, body SetKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*SetKeyAnswer, error)
+
 	// GetLogsWithResponse What the replicas printed.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/endpoints/{name}/logs (the `GetLogs` operationId).
 	GetLogsWithResponse(ctx context.Context, name EndpointName, params *GetLogsParams, reqEditors ...RequestEditorFn) (*GetLogsAnswer, error)
+
+	// ReplaceReplicaWithResponse Replace one replica. It serves until another one is ready.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/endpoints/{name}/replicas/{replica}/replace (the `ReplaceReplica` operationId).
+	ReplaceReplicaWithResponse(ctx context.Context, name EndpointName, replica string, reqEditors ...RequestEditorFn) (*ReplaceReplicaAnswer, error)
+
+	// ListRolloutsWithResponse Rollouts, newest first.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/endpoints/{name}/rollout (the `ListRollouts` operationId).
+	ListRolloutsWithResponse(ctx context.Context, name EndpointName, params *ListRolloutsParams, reqEditors ...RequestEditorFn) (*ListRolloutsAnswer, error)
+
+	// StartRolloutWithBodyWithResponse Move the traffic to one deployment step by step, as long as what is measured allows it.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/endpoints/{name}/rollout (the `StartRollout` operationId).
+	StartRolloutWithBodyWithResponse(ctx context.Context, name EndpointName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*StartRolloutAnswer, error)
+
+	// StartRolloutWithResponse Move the traffic to one deployment step by step, as long as what is measured allows it.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/endpoints/{name}/rollout (the `StartRollout` operationId).
+	StartRolloutWithResponse(ctx context.Context, name EndpointName, body StartRolloutJSONRequestBody, reqEditors ...RequestEditorFn) (*StartRolloutAnswer, error)
+
+	// SteerRolloutWithResponse Pause, resume or abort the rollout that is under way. What it is already is no error.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/endpoints/{name}/rollout/{action} (the `SteerRollout` operationId).
+	SteerRolloutWithResponse(ctx context.Context, name EndpointName, action string, reqEditors ...RequestEditorFn) (*SteerRolloutAnswer, error)
+
+	// GetScalingWithResponse What the autoscaler wants of an endpoint's deployments, its last decisions with their inputs, and the last starts from zero.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/endpoints/{name}/scaling (the `GetScaling` operationId).
+	GetScalingWithResponse(ctx context.Context, name EndpointName, reqEditors ...RequestEditorFn) (*GetScalingAnswer, error)
+
+	// CreateTokenWithBodyWithResponse A token that opens this endpoint for a while, verified by the gateway without asking anybody.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/endpoints/{name}/token (the `CreateToken` operationId).
+	CreateTokenWithBodyWithResponse(ctx context.Context, name EndpointName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateTokenAnswer, error)
+
+	// CreateTokenWithResponse A token that opens this endpoint for a while, verified by the gateway without asking anybody.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/endpoints/{name}/token (the `CreateToken` operationId).
+	CreateTokenWithResponse(ctx context.Context, name EndpointName, body CreateTokenJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateTokenAnswer, error)
+
+	// UndoEndpointWithResponse Go back to what was before the last change, also one that failed. One that runs is interrupted. Undoing twice brings the change back.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/endpoints/{name}/undo (the `UndoEndpoint` operationId).
+	UndoEndpointWithResponse(ctx context.Context, name EndpointName, reqEditors ...RequestEditorFn) (*UndoEndpointAnswer, error)
+
+	// ListEnvironmentsWithResponse Python environments that were built here.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/environments (the `ListEnvironments` operationId).
+	ListEnvironmentsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListEnvironmentsAnswer, error)
+
+	// DeleteEnvironmentWithResponse Removes an environment that no deployment uses. It is built again when one does.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /v1/environments/{id} (the `DeleteEnvironment` operationId).
+	DeleteEnvironmentWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*DeleteEnvironmentAnswer, error)
+
+	// GetEnvironmentWithResponse One environment, with its packages.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/environments/{id} (the `GetEnvironment` operationId).
+	GetEnvironmentWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetEnvironmentAnswer, error)
+
+	// GetEnvironmentLogWithResponse What its build printed.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/environments/{id}/log (the `GetEnvironmentLog` operationId).
+	GetEnvironmentLogWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetEnvironmentLogAnswer, error)
+
+	// GetLoadWithResponse What the gateway has counted since it started.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/load (the `GetLoad` operationId).
+	GetLoadWithResponse(ctx context.Context, params *GetLoadParams, reqEditors ...RequestEditorFn) (*GetLoadAnswer, error)
 
 	// ListModelsWithResponse All registered models, or the versions of one name.
 	//
@@ -1817,6 +3577,20 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /v1/models/{ref}/content (the `GetModelContent` operationId).
 	GetModelContentWithResponse(ctx context.Context, ref ModelRef, reqEditors ...RequestEditorFn) (*GetModelContentAnswer, error)
 
+	// ConvertModelWithBodyWithResponse Convert a model to ONNX, compare both, and register the result. Takes as long as the environment's build and the conversion; overloaded while two others are under way.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/models/{ref}/convert (the `ConvertModel` operationId).
+	ConvertModelWithBodyWithResponse(ctx context.Context, ref ModelRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ConvertModelAnswer, error)
+
+	// ConvertModelWithResponse Convert a model to ONNX, compare both, and register the result. Takes as long as the environment's build and the conversion; overloaded while two others are under way.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/models/{ref}/convert (the `ConvertModel` operationId).
+	ConvertModelWithResponse(ctx context.Context, ref ModelRef, body ConvertModelJSONRequestBody, reqEditors ...RequestEditorFn) (*ConvertModelAnswer, error)
+
 	// ListOperationsWithResponse Operations, newest first.
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -1837,6 +3611,20 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /v1/server (the `GetServer` operationId).
 	GetServerWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetServerAnswer, error)
+
+	// ListSigningKeysWithResponse The keys whose signatures make scoring tokens valid, without their secret halves.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/signing-keys (the `ListSigningKeys` operationId).
+	ListSigningKeysWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListSigningKeysAnswer, error)
+
+	// RotateSigningKeyWithResponse Sign with a new key. Tokens of the one before it stay valid until they expire, those of the one before that end.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/signing-keys (the `RotateSigningKey` operationId).
+	RotateSigningKeyWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*RotateSigningKeyAnswer, error)
 
 	// ListTargetsWithResponse Where replicas can run.
 	//
@@ -1888,6 +3676,232 @@ func (r GetHealthAnswer) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetHealthAnswer) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListAccessesAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AccessList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListAccessesAnswer) GetJSON200() *AccessList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListAccessesAnswer) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListAccessesAnswer) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListAccessesAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListAccessesAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListAccessesAnswer) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CreateAccessAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *AccessGrant
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r CreateAccessAnswer) GetJSON201() *AccessGrant {
+	return r.JSON201
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r CreateAccessAnswer) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CreateAccessAnswer) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateAccessAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateAccessAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateAccessAnswer) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DeleteAccessAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r DeleteAccessAnswer) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DeleteAccessAnswer) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeleteAccessAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeleteAccessAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeleteAccessAnswer) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RevokeAccessAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r RevokeAccessAnswer) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RevokeAccessAnswer) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RevokeAccessAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RevokeAccessAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RevokeAccessAnswer) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListAuditAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AuditList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListAuditAnswer) GetJSON200() *AuditList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListAuditAnswer) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListAuditAnswer) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListAuditAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListAuditAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListAuditAnswer) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -2230,6 +4244,54 @@ func (r RegenerateKeyAnswer) ContentType() string {
 	return ""
 }
 
+type SetKeyAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *KeyPair
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r SetKeyAnswer) GetJSON200() *KeyPair {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r SetKeyAnswer) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r SetKeyAnswer) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SetKeyAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SetKeyAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SetKeyAnswer) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type GetLogsAnswer struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -2265,6 +4327,561 @@ func (r GetLogsAnswer) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetLogsAnswer) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ReplaceReplicaAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ReplaceReplicaAnswer) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ReplaceReplicaAnswer) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ReplaceReplicaAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ReplaceReplicaAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ReplaceReplicaAnswer) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListRolloutsAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RolloutList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListRolloutsAnswer) GetJSON200() *RolloutList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListRolloutsAnswer) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListRolloutsAnswer) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListRolloutsAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListRolloutsAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListRolloutsAnswer) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type StartRolloutAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Rollout
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r StartRolloutAnswer) GetJSON201() *Rollout {
+	return r.JSON201
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r StartRolloutAnswer) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r StartRolloutAnswer) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r StartRolloutAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r StartRolloutAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r StartRolloutAnswer) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type SteerRolloutAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Rollout
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r SteerRolloutAnswer) GetJSON200() *Rollout {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r SteerRolloutAnswer) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r SteerRolloutAnswer) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SteerRolloutAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SteerRolloutAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SteerRolloutAnswer) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetScalingAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ScalingList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetScalingAnswer) GetJSON200() *ScalingList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetScalingAnswer) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetScalingAnswer) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetScalingAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetScalingAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetScalingAnswer) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CreateTokenAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *ScoringToken
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r CreateTokenAnswer) GetJSON201() *ScoringToken {
+	return r.JSON201
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r CreateTokenAnswer) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CreateTokenAnswer) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateTokenAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateTokenAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateTokenAnswer) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type UndoEndpointAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ChangeSet
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r UndoEndpointAnswer) GetJSON200() *ChangeSet {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r UndoEndpointAnswer) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r UndoEndpointAnswer) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r UndoEndpointAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r UndoEndpointAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r UndoEndpointAnswer) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListEnvironmentsAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *EnvironmentList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListEnvironmentsAnswer) GetJSON200() *EnvironmentList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListEnvironmentsAnswer) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListEnvironmentsAnswer) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListEnvironmentsAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListEnvironmentsAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListEnvironmentsAnswer) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DeleteEnvironmentAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r DeleteEnvironmentAnswer) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DeleteEnvironmentAnswer) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeleteEnvironmentAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeleteEnvironmentAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeleteEnvironmentAnswer) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetEnvironmentAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Environment
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetEnvironmentAnswer) GetJSON200() *Environment {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetEnvironmentAnswer) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetEnvironmentAnswer) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetEnvironmentAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetEnvironmentAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetEnvironmentAnswer) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetEnvironmentLogAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetEnvironmentLogAnswer) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetEnvironmentLogAnswer) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetEnvironmentLogAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetEnvironmentLogAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetEnvironmentLogAnswer) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetLoadAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Load
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetLoadAnswer) GetJSON200() *Load {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetLoadAnswer) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetLoadAnswer) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetLoadAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetLoadAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetLoadAnswer) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -2545,6 +5162,47 @@ func (r GetModelContentAnswer) ContentType() string {
 	return ""
 }
 
+type ConvertModelAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ConvertModelAnswer) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ConvertModelAnswer) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ConvertModelAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ConvertModelAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ConvertModelAnswer) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListOperationsAnswer struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -2689,6 +5347,102 @@ func (r GetServerAnswer) ContentType() string {
 	return ""
 }
 
+type ListSigningKeysAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SigningKeyList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListSigningKeysAnswer) GetJSON200() *SigningKeyList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListSigningKeysAnswer) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListSigningKeysAnswer) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListSigningKeysAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListSigningKeysAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListSigningKeysAnswer) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RotateSigningKeyAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SigningKeyList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RotateSigningKeyAnswer) GetJSON200() *SigningKeyList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r RotateSigningKeyAnswer) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RotateSigningKeyAnswer) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RotateSigningKeyAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RotateSigningKeyAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RotateSigningKeyAnswer) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListTargetsAnswer struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -2798,6 +5552,84 @@ func (c *ClientWithResponses) GetHealthWithResponse(ctx context.Context, reqEdit
 	return ParseGetHealthAnswer(rsp)
 }
 
+// ListAccessesWithResponse The named tokens of this API, without the tokens themselves.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/accesses (the `ListAccesses` operationId).
+func (c *ClientWithResponses) ListAccessesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListAccessesAnswer, error) {
+	rsp, err := c.ListAccesses(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListAccessesAnswer(rsp)
+}
+
+// CreateAccessWithBodyWithResponse Make a named token. The answer holds it, this once.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/accesses (the `CreateAccess` operationId).
+func (c *ClientWithResponses) CreateAccessWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateAccessAnswer, error) {
+	rsp, err := c.CreateAccessWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateAccessAnswer(rsp)
+}
+
+// CreateAccessWithResponse Make a named token. The answer holds it, this once.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/accesses (the `CreateAccess` operationId).
+func (c *ClientWithResponses) CreateAccessWithResponse(ctx context.Context, body CreateAccessJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateAccessAnswer, error) {
+	rsp, err := c.CreateAccess(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateAccessAnswer(rsp)
+}
+
+// DeleteAccessWithResponse Forget a named token, which ends at once. Its name is then free.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /v1/accesses/{name} (the `DeleteAccess` operationId).
+func (c *ClientWithResponses) DeleteAccessWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*DeleteAccessAnswer, error) {
+	rsp, err := c.DeleteAccess(ctx, name, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeleteAccessAnswer(rsp)
+}
+
+// RevokeAccessWithResponse End a named token at once. Its name stays taken.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/accesses/{name}/revoke (the `RevokeAccess` operationId).
+func (c *ClientWithResponses) RevokeAccessWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*RevokeAccessAnswer, error) {
+	rsp, err := c.RevokeAccess(ctx, name, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRevokeAccessAnswer(rsp)
+}
+
+// ListAuditWithResponse Who changed what, newest first. Without an object, it needs the role admin.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/audit (the `ListAudit` operationId).
+func (c *ClientWithResponses) ListAuditWithResponse(ctx context.Context, params *ListAuditParams, reqEditors ...RequestEditorFn) (*ListAuditAnswer, error) {
+	rsp, err := c.ListAudit(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListAuditAnswer(rsp)
+}
+
 // PutContentWithBodyWithResponse Store files. The body is a tar archive of regular files with clean relative paths.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -2902,6 +5734,32 @@ func (c *ClientWithResponses) RegenerateKeyWithResponse(ctx context.Context, nam
 	return ParseRegenerateKeyAnswer(rsp)
 }
 
+// SetKeyWithBodyWithResponse Set one key to a value of your own. The old one ends when the answer arrives; the other one goes on.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /v1/endpoints/{name}/keys/{which} (the `SetKey` operationId).
+func (c *ClientWithResponses) SetKeyWithBodyWithResponse(ctx context.Context, name EndpointName, which string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetKeyAnswer, error) {
+	rsp, err := c.SetKeyWithBody(ctx, name, which, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetKeyAnswer(rsp)
+}
+
+// SetKeyWithResponse Set one key to a value of your own. The old one ends when the answer arrives; the other one goes on.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /v1/endpoints/{name}/keys/{which} (the `SetKey` operationId).
+func (c *ClientWithResponses) SetKeyWithResponse(ctx context.Context, name EndpointName, which string, body SetKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*SetKeyAnswer, error) {
+	rsp, err := c.SetKey(ctx, name, which, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetKeyAnswer(rsp)
+}
+
 // GetLogsWithResponse What the replicas printed.
 //
 // Returns a wrapper object for the known response body format(s).
@@ -2913,6 +5771,188 @@ func (c *ClientWithResponses) GetLogsWithResponse(ctx context.Context, name Endp
 		return nil, err
 	}
 	return ParseGetLogsAnswer(rsp)
+}
+
+// ReplaceReplicaWithResponse Replace one replica. It serves until another one is ready.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/endpoints/{name}/replicas/{replica}/replace (the `ReplaceReplica` operationId).
+func (c *ClientWithResponses) ReplaceReplicaWithResponse(ctx context.Context, name EndpointName, replica string, reqEditors ...RequestEditorFn) (*ReplaceReplicaAnswer, error) {
+	rsp, err := c.ReplaceReplica(ctx, name, replica, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReplaceReplicaAnswer(rsp)
+}
+
+// ListRolloutsWithResponse Rollouts, newest first.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/endpoints/{name}/rollout (the `ListRollouts` operationId).
+func (c *ClientWithResponses) ListRolloutsWithResponse(ctx context.Context, name EndpointName, params *ListRolloutsParams, reqEditors ...RequestEditorFn) (*ListRolloutsAnswer, error) {
+	rsp, err := c.ListRollouts(ctx, name, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListRolloutsAnswer(rsp)
+}
+
+// StartRolloutWithBodyWithResponse Move the traffic to one deployment step by step, as long as what is measured allows it.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/endpoints/{name}/rollout (the `StartRollout` operationId).
+func (c *ClientWithResponses) StartRolloutWithBodyWithResponse(ctx context.Context, name EndpointName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*StartRolloutAnswer, error) {
+	rsp, err := c.StartRolloutWithBody(ctx, name, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseStartRolloutAnswer(rsp)
+}
+
+// StartRolloutWithResponse Move the traffic to one deployment step by step, as long as what is measured allows it.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/endpoints/{name}/rollout (the `StartRollout` operationId).
+func (c *ClientWithResponses) StartRolloutWithResponse(ctx context.Context, name EndpointName, body StartRolloutJSONRequestBody, reqEditors ...RequestEditorFn) (*StartRolloutAnswer, error) {
+	rsp, err := c.StartRollout(ctx, name, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseStartRolloutAnswer(rsp)
+}
+
+// SteerRolloutWithResponse Pause, resume or abort the rollout that is under way. What it is already is no error.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/endpoints/{name}/rollout/{action} (the `SteerRollout` operationId).
+func (c *ClientWithResponses) SteerRolloutWithResponse(ctx context.Context, name EndpointName, action string, reqEditors ...RequestEditorFn) (*SteerRolloutAnswer, error) {
+	rsp, err := c.SteerRollout(ctx, name, action, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSteerRolloutAnswer(rsp)
+}
+
+// GetScalingWithResponse What the autoscaler wants of an endpoint's deployments, its last decisions with their inputs, and the last starts from zero.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/endpoints/{name}/scaling (the `GetScaling` operationId).
+func (c *ClientWithResponses) GetScalingWithResponse(ctx context.Context, name EndpointName, reqEditors ...RequestEditorFn) (*GetScalingAnswer, error) {
+	rsp, err := c.GetScaling(ctx, name, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetScalingAnswer(rsp)
+}
+
+// CreateTokenWithBodyWithResponse A token that opens this endpoint for a while, verified by the gateway without asking anybody.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/endpoints/{name}/token (the `CreateToken` operationId).
+func (c *ClientWithResponses) CreateTokenWithBodyWithResponse(ctx context.Context, name EndpointName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateTokenAnswer, error) {
+	rsp, err := c.CreateTokenWithBody(ctx, name, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateTokenAnswer(rsp)
+}
+
+// CreateTokenWithResponse A token that opens this endpoint for a while, verified by the gateway without asking anybody.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/endpoints/{name}/token (the `CreateToken` operationId).
+func (c *ClientWithResponses) CreateTokenWithResponse(ctx context.Context, name EndpointName, body CreateTokenJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateTokenAnswer, error) {
+	rsp, err := c.CreateToken(ctx, name, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateTokenAnswer(rsp)
+}
+
+// UndoEndpointWithResponse Go back to what was before the last change, also one that failed. One that runs is interrupted. Undoing twice brings the change back.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/endpoints/{name}/undo (the `UndoEndpoint` operationId).
+func (c *ClientWithResponses) UndoEndpointWithResponse(ctx context.Context, name EndpointName, reqEditors ...RequestEditorFn) (*UndoEndpointAnswer, error) {
+	rsp, err := c.UndoEndpoint(ctx, name, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUndoEndpointAnswer(rsp)
+}
+
+// ListEnvironmentsWithResponse Python environments that were built here.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/environments (the `ListEnvironments` operationId).
+func (c *ClientWithResponses) ListEnvironmentsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListEnvironmentsAnswer, error) {
+	rsp, err := c.ListEnvironments(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListEnvironmentsAnswer(rsp)
+}
+
+// DeleteEnvironmentWithResponse Removes an environment that no deployment uses. It is built again when one does.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /v1/environments/{id} (the `DeleteEnvironment` operationId).
+func (c *ClientWithResponses) DeleteEnvironmentWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*DeleteEnvironmentAnswer, error) {
+	rsp, err := c.DeleteEnvironment(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeleteEnvironmentAnswer(rsp)
+}
+
+// GetEnvironmentWithResponse One environment, with its packages.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/environments/{id} (the `GetEnvironment` operationId).
+func (c *ClientWithResponses) GetEnvironmentWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetEnvironmentAnswer, error) {
+	rsp, err := c.GetEnvironment(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetEnvironmentAnswer(rsp)
+}
+
+// GetEnvironmentLogWithResponse What its build printed.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/environments/{id}/log (the `GetEnvironmentLog` operationId).
+func (c *ClientWithResponses) GetEnvironmentLogWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetEnvironmentLogAnswer, error) {
+	rsp, err := c.GetEnvironmentLog(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetEnvironmentLogAnswer(rsp)
+}
+
+// GetLoadWithResponse What the gateway has counted since it started.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/load (the `GetLoad` operationId).
+func (c *ClientWithResponses) GetLoadWithResponse(ctx context.Context, params *GetLoadParams, reqEditors ...RequestEditorFn) (*GetLoadAnswer, error) {
+	rsp, err := c.GetLoad(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetLoadAnswer(rsp)
 }
 
 // ListModelsWithResponse All registered models, or the versions of one name.
@@ -3019,6 +6059,32 @@ func (c *ClientWithResponses) GetModelContentWithResponse(ctx context.Context, r
 	return ParseGetModelContentAnswer(rsp)
 }
 
+// ConvertModelWithBodyWithResponse Convert a model to ONNX, compare both, and register the result. Takes as long as the environment's build and the conversion; overloaded while two others are under way.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/models/{ref}/convert (the `ConvertModel` operationId).
+func (c *ClientWithResponses) ConvertModelWithBodyWithResponse(ctx context.Context, ref ModelRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ConvertModelAnswer, error) {
+	rsp, err := c.ConvertModelWithBody(ctx, ref, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseConvertModelAnswer(rsp)
+}
+
+// ConvertModelWithResponse Convert a model to ONNX, compare both, and register the result. Takes as long as the environment's build and the conversion; overloaded while two others are under way.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/models/{ref}/convert (the `ConvertModel` operationId).
+func (c *ClientWithResponses) ConvertModelWithResponse(ctx context.Context, ref ModelRef, body ConvertModelJSONRequestBody, reqEditors ...RequestEditorFn) (*ConvertModelAnswer, error) {
+	rsp, err := c.ConvertModel(ctx, ref, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseConvertModelAnswer(rsp)
+}
+
 // ListOperationsWithResponse Operations, newest first.
 //
 // Returns a wrapper object for the known response body format(s).
@@ -3056,6 +6122,32 @@ func (c *ClientWithResponses) GetServerWithResponse(ctx context.Context, reqEdit
 		return nil, err
 	}
 	return ParseGetServerAnswer(rsp)
+}
+
+// ListSigningKeysWithResponse The keys whose signatures make scoring tokens valid, without their secret halves.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/signing-keys (the `ListSigningKeys` operationId).
+func (c *ClientWithResponses) ListSigningKeysWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListSigningKeysAnswer, error) {
+	rsp, err := c.ListSigningKeys(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListSigningKeysAnswer(rsp)
+}
+
+// RotateSigningKeyWithResponse Sign with a new key. Tokens of the one before it stay valid until they expire, those of the one before that end.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/signing-keys (the `RotateSigningKey` operationId).
+func (c *ClientWithResponses) RotateSigningKeyWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*RotateSigningKeyAnswer, error) {
+	rsp, err := c.RotateSigningKey(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRotateSigningKeyAnswer(rsp)
 }
 
 // ListTargetsWithResponse Where replicas can run.
@@ -3104,6 +6196,163 @@ func ParseGetHealthAnswer(rsp *http.Response) (*GetHealthAnswer, error) {
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListAccessesAnswer parses an HTTP response from a ListAccessesWithResponse call
+func ParseListAccessesAnswer(rsp *http.Response) (*ListAccessesAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListAccessesAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AccessList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCreateAccessAnswer parses an HTTP response from a CreateAccessWithResponse call
+func ParseCreateAccessAnswer(rsp *http.Response) (*CreateAccessAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateAccessAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest AccessGrant
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDeleteAccessAnswer parses an HTTP response from a DeleteAccessWithResponse call
+func ParseDeleteAccessAnswer(rsp *http.Response) (*DeleteAccessAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeleteAccessAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRevokeAccessAnswer parses an HTTP response from a RevokeAccessWithResponse call
+func ParseRevokeAccessAnswer(rsp *http.Response) (*RevokeAccessAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RevokeAccessAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListAuditAnswer parses an HTTP response from a ListAuditWithResponse call
+func ParseListAuditAnswer(rsp *http.Response) (*ListAuditAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListAuditAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AuditList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
 
 	}
 
@@ -3341,6 +6590,39 @@ func ParseRegenerateKeyAnswer(rsp *http.Response) (*RegenerateKeyAnswer, error) 
 	return response, nil
 }
 
+// ParseSetKeyAnswer parses an HTTP response from a SetKeyWithResponse call
+func ParseSetKeyAnswer(rsp *http.Response) (*SetKeyAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SetKeyAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest KeyPair
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseGetLogsAnswer parses an HTTP response from a GetLogsWithResponse call
 func ParseGetLogsAnswer(rsp *http.Response) (*GetLogsAnswer, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -3355,6 +6637,387 @@ func ParseGetLogsAnswer(rsp *http.Response) (*GetLogsAnswer, error) {
 	}
 
 	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseReplaceReplicaAnswer parses an HTTP response from a ReplaceReplicaWithResponse call
+func ParseReplaceReplicaAnswer(rsp *http.Response) (*ReplaceReplicaAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ReplaceReplicaAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 202:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListRolloutsAnswer parses an HTTP response from a ListRolloutsWithResponse call
+func ParseListRolloutsAnswer(rsp *http.Response) (*ListRolloutsAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListRolloutsAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RolloutList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseStartRolloutAnswer parses an HTTP response from a StartRolloutWithResponse call
+func ParseStartRolloutAnswer(rsp *http.Response) (*StartRolloutAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &StartRolloutAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Rollout
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseSteerRolloutAnswer parses an HTTP response from a SteerRolloutWithResponse call
+func ParseSteerRolloutAnswer(rsp *http.Response) (*SteerRolloutAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SteerRolloutAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Rollout
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetScalingAnswer parses an HTTP response from a GetScalingWithResponse call
+func ParseGetScalingAnswer(rsp *http.Response) (*GetScalingAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetScalingAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ScalingList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCreateTokenAnswer parses an HTTP response from a CreateTokenWithResponse call
+func ParseCreateTokenAnswer(rsp *http.Response) (*CreateTokenAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateTokenAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest ScoringToken
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseUndoEndpointAnswer parses an HTTP response from a UndoEndpointWithResponse call
+func ParseUndoEndpointAnswer(rsp *http.Response) (*UndoEndpointAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &UndoEndpointAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ChangeSet
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListEnvironmentsAnswer parses an HTTP response from a ListEnvironmentsWithResponse call
+func ParseListEnvironmentsAnswer(rsp *http.Response) (*ListEnvironmentsAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListEnvironmentsAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest EnvironmentList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDeleteEnvironmentAnswer parses an HTTP response from a DeleteEnvironmentWithResponse call
+func ParseDeleteEnvironmentAnswer(rsp *http.Response) (*DeleteEnvironmentAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeleteEnvironmentAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetEnvironmentAnswer parses an HTTP response from a GetEnvironmentWithResponse call
+func ParseGetEnvironmentAnswer(rsp *http.Response) (*GetEnvironmentAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetEnvironmentAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Environment
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetEnvironmentLogAnswer parses an HTTP response from a GetEnvironmentLogWithResponse call
+func ParseGetEnvironmentLogAnswer(rsp *http.Response) (*GetEnvironmentLogAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetEnvironmentLogAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetLoadAnswer parses an HTTP response from a GetLoadWithResponse call
+func ParseGetLoadAnswer(rsp *http.Response) (*GetLoadAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetLoadAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Load
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Error
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -3554,6 +7217,32 @@ func ParseGetModelContentAnswer(rsp *http.Response) (*GetModelContentAnswer, err
 	return response, nil
 }
 
+// ParseConvertModelAnswer parses an HTTP response from a ConvertModelWithResponse call
+func ParseConvertModelAnswer(rsp *http.Response) (*ConvertModelAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ConvertModelAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseListOperationsAnswer parses an HTTP response from a ListOperationsWithResponse call
 func ParseListOperationsAnswer(rsp *http.Response) (*ListOperationsAnswer, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -3636,6 +7325,72 @@ func ParseGetServerAnswer(rsp *http.Response) (*GetServerAnswer, error) {
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest Server
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListSigningKeysAnswer parses an HTTP response from a ListSigningKeysWithResponse call
+func ParseListSigningKeysAnswer(rsp *http.Response) (*ListSigningKeysAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListSigningKeysAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SigningKeyList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRotateSigningKeyAnswer parses an HTTP response from a RotateSigningKeyWithResponse call
+func ParseRotateSigningKeyAnswer(rsp *http.Response) (*RotateSigningKeyAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RotateSigningKeyAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SigningKeyList
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

@@ -2,8 +2,10 @@ package gateway
 
 import (
 	"context"
+	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/zarpa-dev/zarpa"
@@ -18,39 +20,77 @@ import (
 type pool struct {
 	endpoint string
 	metrics  *metrics
+	wakes    *wakes
+	// turns counts the requests that could have been copied, copies those copies that are under way.
+	turns  atomic.Uint64
+	copies atomic.Int64
 
 	mu          sync.Mutex
-	deployments []*deployment
+	deployments []*deployment // in the order of their names
 	// limbo queues the requests of an endpoint that has no deployment yet.
 	limbo    *deployment
 	waiting  int // in all queues together
 	maxQueue int
 	closed   bool
+
+	ejection *zarpa.EjectionSpec // nil for none
+	log      *slog.Logger
+
+	callers callers
+	drain   drain
+	budget  budget
+	share   share
+	bound   atomic.Int64 // maxQueue, for a look without mu
 }
 
 // ask is what a request wants of a pool.
 type ask struct {
 	// deployment is the one that the request names; empty leaves the choice to the weights.
 	deployment string
-	// until is when waiting ends.
-	until time.Time
+	// spot decides, where it is known, instead of chance.
+	spot spot
+	// since is when waiting began, and wait how long it may last; see [ask.limit]. deadline, where it
+	// is not zero, ends it at the latest.
+	since    time.Time
+	wait     time.Duration
+	deadline time.Time
 	// again puts a request that waited its turn before, and got a replica that could not be
 	// reached, at the head of the queue.
 	again bool
+	// mirror marks a copy of a request. It does not count against the queue's length, which is for
+	// what clients wait for, and is refused by a deployment with live traffic.
+	mirror bool
 }
 
-func newPool(endpoint string, m *metrics) *pool {
-	return &pool{endpoint: endpoint, metrics: m, limbo: &deployment{}}
+// limit is when a request gives up waiting for a deployment: after its hold where there is no replica
+// and a request starts the first, else after the endpoint's queue_wait. The pool's mu is held.
+func (a ask) limit(d *deployment) time.Time {
+	wait := a.wait
+	if d.holds() && !a.mirror {
+		wait = d.hold
+	}
+	at := a.since.Add(wait)
+	if !a.deadline.IsZero() && a.deadline.Before(at) {
+		return a.deadline
+	}
+	return at
+}
+
+func newPool(endpoint string, m *metrics, w *wakes) *pool {
+	p := &pool{endpoint: endpoint, metrics: m, wakes: w, log: slog.New(slog.DiscardHandler), limbo: &deployment{}}
+	p.limbo.queue.total = &p.drain.waiting
+	return p
 }
 
 // acquire takes a place at the least loaded replica of a deployment, and waits for one in a queue
 // where all are full or there is none. The caller gives it back with release, once.
 //
 // Errors: not_found (no such deployment, none with traffic, endpoint removed meanwhile), overloaded
-// (queue full, or waited until ask.until), canceled.
+// (queue full, or waited for too long), unavailable (no replica came), timeout (the ask's deadline passed),
+// canceled. A copy of a request gets them uncounted.
 func (p *pool) acquire(ctx context.Context, a ask) (*replica, *zarpa.Error) {
 	p.mu.Lock()
-	d, err := p.choose(a.deployment)
+	d, err := p.choose(a)
 	if err != nil {
 		p.mu.Unlock()
 		return nil, err
@@ -61,44 +101,72 @@ func (p *pool) acquire(ctx context.Context, a ask) (*replica, *zarpa.Error) {
 			return r, nil
 		}
 	}
-	if p.waiting >= p.maxQueue && !a.again {
+	if p.waiting >= p.maxQueue && !a.again && !a.mirror {
+		d.counts.rejected.Add(1)
 		p.mu.Unlock()
 		return nil, p.reject("queue_full", overloaded(p.endpoint))
 	}
-	w := &waiter{granted: make(chan grant, 1), pinned: a.deployment != ""}
-	p.waiting++
-	d.queue.push(w, a.again)
-	w.in = d
+	w := &waiter{granted: make(chan grant, 1), pinned: a.deployment != "", mirror: a.mirror, spot: a.spot}
+	p.enter(w, d, a.again)
+	p.rouse(d)
+	if d.holds() && !a.mirror {
+		d.series.held.Inc()
+	}
+	until := a.limit(d)
 	p.mu.Unlock()
-	return p.await(ctx, w, a.until)
+	return p.await(ctx, w, a, until)
 }
 
-func (p *pool) await(ctx context.Context, w *waiter, until time.Time) (*replica, *zarpa.Error) {
+func (p *pool) await(ctx context.Context, w *waiter, a ask, until time.Time) (*replica, *zarpa.Error) {
 	began := time.Now()
 	timer := time.NewTimer(until.Sub(began))
 	defer timer.Stop()
 	var got grant
-	select {
-	case got = <-w.granted:
-	case <-timer.C:
-		if got = p.leave(w); got.replica == nil && got.err == nil {
-			got.err = p.starved()
+	for got == (grant{}) {
+		select {
+		case got = <-w.granted:
+		case <-timer.C:
+			if got, until = p.expire(w, a); got == (grant{}) {
+				timer.Reset(time.Until(until))
+			}
+		case <-ctx.Done():
+			if got = p.leave(w); got.replica == nil {
+				return nil, errLeft()
+			}
 		}
-	case <-ctx.Done():
-		if got = p.leave(w); got.replica != nil {
-			p.release(got.replica)
-		}
-		return nil, errLeft()
 	}
 	if got.err != nil {
 		return nil, got.err
 	}
 	if ctx.Err() != nil { // the client left as its turn came: the replica is not bothered
+		if !a.mirror {
+			got.replica.in.counts.untimed.Add(1)
+		}
 		p.release(got.replica)
 		return nil, errLeft()
 	}
 	got.replica.in.series.wait.Observe(time.Since(began).Seconds())
 	return got.replica, nil
+}
+
+// enter puts a waiter into a deployment's queue. p.mu is held.
+func (p *pool) enter(w *waiter, d *deployment, front bool) {
+	w.in = d
+	d.queue.push(w, front)
+	if !w.mirror {
+		p.waiting++
+	}
+}
+
+// exit takes a waiter out of its queue and returns where it was. p.mu is held.
+func (p *pool) exit(w *waiter) *deployment {
+	d := w.in
+	d.queue.remove(w)
+	w.in = nil
+	if !w.mirror {
+		p.waiting--
+	}
+	return d
 }
 
 // leave takes a waiter out of its queue. A grant that came first is returned.
@@ -108,24 +176,55 @@ func (p *pool) leave(w *waiter) grant {
 	if w.in == nil {
 		return <-w.granted // buffered, and already sent under mu
 	}
-	w.in.queue.remove(w)
-	w.in = nil
-	p.waiting--
+	d := p.exit(w)
+	if !w.mirror {
+		d.counts.untimed.Add(1)
+	}
+	p.rouse(d)
 	return grant{}
 }
 
-// starved says why a request that waited got no replica.
-func (p *pool) starved() *zarpa.Error {
+// expire ends a wait that has lasted for as long as it may, with the reason, or says until when it
+// goes on: a waiter may have come to a deployment that is started for it. A grant that came first is
+// returned.
+func (p *pool) expire(w *waiter, a ask) (grant, time.Time) {
 	p.mu.Lock()
+	defer p.mu.Unlock()
+	if w.in == nil {
+		return <-w.granted, time.Time{} // as in leave
+	}
+	now := time.Now()
+	if until := a.limit(w.in); until.After(now) {
+		return grant{}, until
+	}
+	d := p.exit(w)
+	p.rouse(d)
+	return grant{err: p.starved(d, a, now)}, time.Time{}
+}
+
+// starved says why a request that waited for a deployment got no replica. p.mu is held.
+func (p *pool) starved(d *deployment, a ask, now time.Time) *zarpa.Error {
 	ready := 0
-	for _, d := range p.deployments {
-		ready += d.usable
+	for _, o := range p.deployments {
+		ready += o.usable
 	}
-	p.mu.Unlock()
-	if ready == 0 {
-		return p.reject("no_replica", noReplica(p.endpoint))
+	reason, err := "queue_wait", overloaded(p.endpoint)
+	late := !a.deadline.IsZero() && !now.Before(a.deadline)
+	switch {
+	case d.holds():
+		reason, err, late = "starting", starting(p.endpoint, d.name), false
+	case ready == 0:
+		reason, err = "no_replica", noReplica(p.endpoint)
 	}
-	return p.reject("queue_wait", overloaded(p.endpoint))
+	if a.mirror {
+		return err
+	}
+	d.counts.rejected.Add(1)
+	err = p.reject(reason, err)
+	if late {
+		return zarpa.Errorf(zarpa.Timeout, "endpoint %s: the request waited until its time limit", p.endpoint)
+	}
+	return err
 }
 
 // release gives a place back; the next waiter gets it, or a better one, directly.
@@ -140,7 +239,7 @@ func (p *pool) release(r *replica) {
 	}
 	p.mu.Unlock()
 	if idle {
-		r.conns.close()
+		r.close()
 	}
 }
 
@@ -175,13 +274,15 @@ func (p *pool) bench(r *replica) {
 	}
 	r.in.unlist(r)
 	r.in.usable--
+	r.in.rescue()
+	p.grant(r.in)
 	r.benched = time.AfterFunc(benchTime, func() { p.unbench(r) })
 }
 
 func (p *pool) unbench(r *replica) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if r.gone || r.listed || p.closed {
+	if r.gone || r.listed || r.record.ejected != nil || p.closed {
 		return
 	}
 	r.benched = nil
@@ -197,76 +298,73 @@ func (p *pool) grant(d *deployment) {
 		if r == nil {
 			return
 		}
-		w := d.queue.pop()
-		w.in = nil
-		p.waiting--
+		w := d.queue.first
+		p.exit(w)
+		p.drain.granted.Add(1)
 		w.granted <- grant{replica: r} // buffered: a waiter is granted once
 	}
 }
 
-// choose picks a deployment: the named one, else one by weight. Deployments without a usable
-// replica are left out unless all are without. p.mu is held.
-func (p *pool) choose(name string) (*deployment, *zarpa.Error) {
+// choose picks a deployment: the named one, else one by the asker's spot or chance. Deployments that
+// cannot serve are left out unless none can; who would have come to them, and nobody else, goes
+// elsewhere. p.mu is held.
+func (p *pool) choose(a ask) (*deployment, *zarpa.Error) {
 	switch {
 	case p.closed:
 		return nil, unknownEndpoint(httpx.Score, p.endpoint)
-	case name != "":
-		for _, d := range p.deployments {
-			if d.name == name {
-				return d, nil
-			}
-		}
-		return nil, zarpa.Errorf(zarpa.NotFound, "endpoint %q has no deployment %.64q", p.endpoint, name).
-			WithHint("zarpa endpoint show %s lists them", p.endpoint)
+	case a.deployment != "":
+		return p.named(a)
 	case len(p.deployments) == 0:
 		return p.limbo, nil
 	case len(p.deployments) == 1 && p.deployments[0].weight > 0:
 		return p.deployments[0], nil
 	}
-	usable, all := 0, 0
-	for _, d := range p.deployments {
-		all += d.weight
-		if d.usable > 0 {
-			usable += d.weight
-		}
+	at := a.spot
+	if !at.known {
+		at.first, at.second = rand.Float64(), rand.Float64()
 	}
-	if all == 0 {
+	d := pick(p.deployments, at.first, anyOf)
+	if d == nil {
 		return nil, zarpa.Errorf(zarpa.NotFound, "endpoint %q has no deployment with traffic", p.endpoint).
 			WithHint("give one a weight, or name one in the header azureml-model-deployment")
 	}
-	total := all
-	if usable > 0 {
-		total = usable
+	if !able(d) {
+		if other := pick(p.deployments, at.second, able); other != nil {
+			return other, nil
+		}
 	}
-	n := rand.IntN(total)
+	return d, nil
+}
+
+// named is the deployment that a request names.
+func (p *pool) named(a ask) (*deployment, *zarpa.Error) {
 	for _, d := range p.deployments {
-		if usable > 0 && d.usable == 0 {
+		if d.name != a.deployment {
 			continue
 		}
-		if n -= d.weight; n < 0 {
-			return d, nil
+		if a.mirror && d.weight > 0 {
+			return nil, zarpa.Errorf(zarpa.Conflict, "deployment %q has live traffic", d.name)
 		}
+		return d, nil
 	}
-	return p.deployments[0], nil // not reached: n is less than the sum
+	return nil, p.noDeployment(a.deployment)
 }
 
-func (p *pool) reject(reason string, err *zarpa.Error) *zarpa.Error {
-	p.metrics.rejected.WithLabelValues(p.endpoint, reason).Inc()
-	return err
+func (p *pool) noDeployment(name string) *zarpa.Error {
+	return zarpa.Errorf(zarpa.NotFound, "endpoint %q has no deployment %.64q", p.endpoint, name).
+		WithHint("zarpa endpoint show %s lists them", p.endpoint)
 }
 
-func overloaded(endpoint string) *zarpa.Error {
-	e := zarpa.Errorf(zarpa.Overloaded, "Too many requests for endpoint %s (overloaded)", endpoint)
-	e.RetryAfter = time.Second
+// starting is for a request that waited for a deployment's first replica in vain.
+func starting(endpoint, deployment string) *zarpa.Error {
+	e := zarpa.Errorf(zarpa.Unavailable, "Deployment %s of endpoint %s is starting: no replica is ready yet", deployment, endpoint).
+		WithHint("try again; zarpa explain %s says how far it is", endpoint)
+	e.RetryAfter = startingRetry
 	return e
 }
 
-func noReplica(endpoint string) *zarpa.Error {
-	e := zarpa.Errorf(zarpa.Unavailable, "No ready replicas for endpoint %s", endpoint).
-		WithHint("zarpa explain %s says why", endpoint)
-	e.RetryAfter = time.Second
-	return e
-}
+// startingRetry is when a client may ask again for what is starting.
+const startingRetry = 2 * time.Second
 
 func errLeft() *zarpa.Error {
 	return zarpa.Errorf(zarpa.Canceled, "the client left")

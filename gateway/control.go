@@ -2,11 +2,14 @@ package gateway
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -22,6 +25,7 @@ const maxRoutes = 64 << 20
 //
 //	PUT /-/routes   routes as JSON; 204 when they are in use
 //	GET /-/routes   those in use
+//	GET /-/load     [zarpa.Load] as JSON; ?wake=N&wait=DURATION as in [Gateway.Load], at most [MaxLoadWait]
 //	GET /-/self     Options.Self as JSON
 //	GET /metrics    Prometheus
 func (g *Gateway) ControlHandler() http.Handler {
@@ -43,6 +47,7 @@ func (g *Gateway) ControlHandler() http.Handler {
 	mux.HandleFunc("GET /-/routes", func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, http.StatusOK, g.Routes())
 	})
+	mux.HandleFunc("GET /-/load", g.serveLoad)
 	mux.HandleFunc("GET /-/self", func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, http.StatusOK, g.self)
 	})
@@ -50,18 +55,43 @@ func (g *Gateway) ControlHandler() http.Handler {
 	return mux
 }
 
-// ControlClient brings routes to a gateway over its control socket. It may be used by many
-// goroutines.
+func (g *Gateway) serveLoad(w http.ResponseWriter, r *http.Request) {
+	load, err := func() (zarpa.Load, error) {
+		q := r.URL.Query()
+		wake, err := strconv.ParseInt(cmp.Or(q.Get("wake"), "0"), 10, 64)
+		if err != nil {
+			return zarpa.Load{}, zarpa.Errorf(zarpa.Invalid, "wake: %.40q is not a number", q.Get("wake"))
+		}
+		wait, err := time.ParseDuration(cmp.Or(q.Get("wait"), "0"))
+		if err != nil {
+			return zarpa.Load{}, zarpa.Errorf(zarpa.Invalid, "wait: %.40q is not a duration", q.Get("wait")).WithHint("write 500ms or 10s")
+		}
+		return g.Load(r.Context(), wake, min(wait, MaxLoadWait))
+	}()
+	if err != nil {
+		httpx.WriteError(w, r, httpx.API, err)
+		return
+	}
+	writeJSON(w, http.StatusOK, load)
+}
+
+// ControlClient speaks to a gateway over its control socket. It may be used by many goroutines.
 type ControlClient struct {
 	http *http.Client
 }
 
-var _ zarpa.Router = (*ControlClient)(nil)
+var (
+	_ zarpa.Router = (*ControlClient)(nil)
+	_ zarpa.Loader = (*ControlClient)(nil)
+)
+
+// controlTimeout bounds an answer: a gateway takes routes in milliseconds; one that hangs is
+// unavailable.
+const controlTimeout = 10 * time.Second
 
 // NewControlClient returns a client of the Unix socket at path; nothing is connected yet.
 func NewControlClient(path string) *ControlClient {
 	return &ControlClient{http: &http.Client{
-		Timeout: 10 * time.Second, // a gateway takes routes in milliseconds; one that hangs is unavailable
 		Transport: &http.Transport{
 			MaxIdleConns: 1, IdleConnTimeout: 10 * time.Second,
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -78,25 +108,42 @@ func (c *ControlClient) SetRoutes(ctx context.Context, r zarpa.Routes) error {
 	if err != nil {
 		return zarpa.AsError(err)
 	}
-	return c.do(ctx, http.MethodPut, "/-/routes", bytes.NewReader(b), nil)
+	return c.do(ctx, question{method: http.MethodPut, path: "/-/routes", body: b}, nil)
 }
 
 // Routes are those that the gateway uses.
 func (c *ControlClient) Routes(ctx context.Context) (zarpa.Routes, error) {
 	var r zarpa.Routes
-	return r, c.do(ctx, http.MethodGet, "/-/routes", nil, &r)
+	return r, c.do(ctx, question{method: http.MethodGet, path: "/-/routes"}, &r)
 }
 
 // Self decodes into v what the gateway says of itself.
 func (c *ControlClient) Self(ctx context.Context, v any) error {
-	return c.do(ctx, http.MethodGet, "/-/self", nil, v)
+	return c.do(ctx, question{method: http.MethodGet, path: "/-/self"}, v)
+}
+
+// Load is [Gateway.Load] of the gateway, which waits [MaxLoadWait] at most. Errors: unavailable when it
+// cannot be reached.
+func (c *ControlClient) Load(ctx context.Context, wake int64, wait time.Duration) (zarpa.Load, error) {
+	q := url.Values{"wake": {strconv.FormatInt(wake, 10)}, "wait": {wait.String()}}
+	var l zarpa.Load
+	return l, c.do(ctx, question{method: http.MethodGet, path: "/-/load?" + q.Encode(), wait: max(0, wait)}, &l)
 }
 
 // Close closes unused connections.
 func (c *ControlClient) Close() { c.http.CloseIdleConnections() }
 
-func (c *ControlClient) do(ctx context.Context, method, path string, body io.Reader, out any) error {
-	req, err := http.NewRequestWithContext(ctx, method, "http://gateway"+path, body)
+// question is one that the gateway is asked.
+type question struct {
+	method, path string
+	body         []byte
+	wait         time.Duration // that the gateway may take beside [controlTimeout]
+}
+
+func (c *ControlClient) do(ctx context.Context, q question, out any) error {
+	within, cancel := context.WithTimeout(ctx, controlTimeout+q.wait)
+	defer cancel()
+	req, err := http.NewRequestWithContext(within, q.method, "http://gateway"+q.path, bytes.NewReader(q.body))
 	if err != nil {
 		return zarpa.AsError(err)
 	}

@@ -21,11 +21,22 @@ type exchange struct {
 	deadline time.Time
 	match    match
 	rule     *rule
-	wait     ask
-	replica  *replica // taken, to be given back
-	series   *series  // of the deployment; nil before it is known
-	status   int      // answered; 0 before
-	cut      bool     // the answer broke off: the client's connection must, too
+	who      identity
+	// place and allowance are counted, to be given back with leave.
+	place     *share
+	allowance *allowance
+	wait      ask
+	replica   *replica // taken, to be given back
+	series    *series  // of the deployment; nil before it is known
+	status    int      // answered; 0 before
+	ending    ending   // as far as it is known; see [exchange.blame]
+	cut       bool     // the answer broke off: the client's connection must, too
+	upgrade   bool     // to a WebSocket
+	mirrored  bool     // it has a copy
+	copied    bool     // it is one
+
+	counted counting // stands for w where there is an access log
+	trace   trace
 
 	work  *workspace
 	body  []byte // what was read of the body; in work's buffer, behind its headRoom
@@ -36,6 +47,7 @@ type exchange struct {
 
 	mu    sync.Mutex
 	cause cause
+	slow  bool  // the time limit passed while the client's side was waited for
 	conn  *conn // in use
 	phase phase
 }
@@ -54,10 +66,15 @@ const (
 type phase int
 
 const (
-	working phase = iota
-	reading       // the body
-	writing       // the answer
+	working   phase = iota
+	reading         // the body
+	writing         // the answer
+	finishing       // a small answer, in one write
 )
+
+// lastWrite is how long a client may take for a small answer whose time limit passes just then: it gets
+// the answer whole, unless it takes nothing.
+const lastWrite = time.Second
 
 // headRoom is kept free before a body, so that head and body leave in one write without a copy
 // of the body.
@@ -166,7 +183,7 @@ func (ex *exchange) breakOff(c cause) {
 	if ex.cause != running {
 		return
 	}
-	ex.cause = c
+	ex.cause, ex.slow = c, ex.phase == reading
 	past := time.Unix(1, 0)
 	if ex.conn != nil {
 		_ = ex.conn.SetDeadline(past)
@@ -176,6 +193,12 @@ func (ex *exchange) breakOff(c cause) {
 		_ = http.NewResponseController(ex.w).SetReadDeadline(past)
 	case writing:
 		_ = http.NewResponseController(ex.w).SetWriteDeadline(past)
+	case finishing:
+		until := past
+		if c == timedOut {
+			until = time.Now().Add(lastWrite)
+		}
+		_ = http.NewResponseController(ex.w).SetWriteDeadline(until)
 	case working:
 	}
 }
@@ -183,29 +206,64 @@ func (ex *exchange) breakOff(c cause) {
 func (ex *exchange) setPhase(p phase) {
 	ex.mu.Lock()
 	ex.phase = p
-	if p != working && ex.cause == timedOut {
-		rc := http.NewResponseController(ex.w)
-		if p == reading {
-			_ = rc.SetReadDeadline(time.Unix(1, 0))
-		} else {
-			_ = rc.SetWriteDeadline(time.Unix(1, 0))
-		}
+	if p == reading && ex.cause == timedOut {
+		_ = http.NewResponseController(ex.w).SetReadDeadline(time.Unix(1, 0))
 	}
 	ex.mu.Unlock()
+}
+
+// beginAnswer turns to writing the answer, in the phase that is given. Where the exchange was broken off just before, its error is
+// the answer: a client hears why, and not just the end of its connection.
+func (ex *exchange) beginAnswer(p phase) *zarpa.Error {
+	ex.mu.Lock()
+	defer ex.mu.Unlock()
+	if err := ex.why(); err != nil {
+		return err
+	}
+	ex.phase = p
+	return nil
+}
+
+// endAnswer ends the writing of a whole answer. One that was taken is the client's, though the time
+// limit passed meanwhile: net/http may still hold its end, and keeps the connection for the next request.
+func (ex *exchange) endAnswer(err error) {
+	ex.mu.Lock()
+	defer ex.mu.Unlock()
+	ex.phase = working
+	if err == nil && ex.cause == timedOut {
+		_ = http.NewResponseController(ex.w).SetWriteDeadline(time.Time{}) // as in breakOff
+	}
 }
 
 // broken is the error of an exchange that was broken off; nil while it runs.
 func (ex *exchange) broken() *zarpa.Error {
 	ex.mu.Lock()
 	defer ex.mu.Unlock()
+	return ex.why()
+}
+
+// why is broken with ex.mu held.
+func (ex *exchange) why() *zarpa.Error {
 	switch ex.cause {
 	case timedOut:
-		return ex.timeoutError()
+		return ex.rule.timeoutError()
 	case left:
 		return errLeft()
 	case running, ended:
 	}
 	return nil
+}
+
+// blame notes an error after a replica was taken: is the deployment to blame for it?
+func (ex *exchange) blame(code zarpa.Code) {
+	ex.mu.Lock()
+	slow := ex.slow
+	ex.mu.Unlock()
+	switch {
+	case ex.series == nil || ex.ending == refused:
+	case (code == zarpa.ModelError || code == zarpa.Timeout) && !slow:
+		ex.ending = faulty
+	}
 }
 
 // attach makes c the connection that breakOff ends; false when it is too late.
@@ -238,6 +296,7 @@ func (ex *exchange) giveBack() {
 // release gives back all that an exchange holds, at its end.
 func (ex *exchange) release() {
 	ex.giveBack()
+	ex.leave()
 	if ex.limit == nil {
 		return
 	}

@@ -4,8 +4,16 @@ import (
 	"bufio"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
+
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/zarpa-dev/zarpa"
+	"github.com/zarpa-dev/zarpa/internal/grpcx"
+	"github.com/zarpa-dev/zarpa/internal/inferencepb"
 )
 
 // FuzzParseHead holds the parser against net/http's: what this one takes, that one takes, too, and
@@ -97,4 +105,72 @@ func FuzzMatch(f *testing.F) {
 			t.Errorf("%q: endpoint %q", target, m.endpoint)
 		}
 	})
+}
+
+// FuzzPeek holds the look at a message against the full parser: where both take it, both find the
+// same name, wherever gRPC's buffers break.
+func FuzzPeek(f *testing.F) {
+	whole, err := proto.Marshal(&inferencepb.ModelInferRequest{
+		ModelName: "iris", ModelVersion: "1", Id: "42", RawInputContents: [][]byte{make([]byte, 300)},
+		Parameters: map[string]*inferencepb.InferParameter{"a": {ParameterChoice: &inferencepb.InferParameter_DoubleParam{DoubleParam: 1}}},
+	})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(whole, 7)
+	f.Add([]byte("\x0a\x01a\x0a\x01b"), 1)
+	f.Add([]byte("\x0d\x00\x00\x00\x00\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"), 2)
+	f.Add([]byte("\x0b\x0c"), 1)
+	f.Fuzz(func(t *testing.T, message []byte, piece int) {
+		pieces := inPieces(t, message, piece&63+1)
+		defer pieces.Free()
+		got, bad := peek(pieces, 1)
+		var full inferencepb.ModelInferRequest
+		if err := proto.Unmarshal(message, &full); err != nil || bad != nil {
+			return
+		}
+		if got != full.GetModelName() {
+			t.Errorf("%x: %q, want %q", message, got, full.GetModelName())
+		}
+	})
+}
+
+// inPieces is a frame as gRPC receives it: in buffers of any size.
+func inPieces(t testing.TB, message []byte, size int) *grpcx.Frame {
+	t.Helper()
+	var data mem.BufferSlice
+	for piece := range slices.Chunk(message, size) {
+		data = append(data, mem.SliceBuffer(piece))
+	}
+	f := new(grpcx.Frame)
+	if err := (grpcx.Codec{}).Unmarshal(data, f); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func TestPeekFindsEveryMethodsName(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("x", 2000)
+	for _, c := range []struct {
+		message proto.Message
+		method  string
+		want    string
+		code    zarpa.Code
+	}{
+		{&inferencepb.ModelInferRequest{ModelName: "iris", RawInputContents: [][]byte{make([]byte, 9000)}}, "ModelInfer", "iris", ""},
+		{&inferencepb.ModelReadyRequest{Name: "iris", Version: "1"}, "ModelReady", "iris", ""},
+		{&inferencepb.RepositoryModelLoadRequest{RepositoryName: "r", ModelName: "iris"}, "RepositoryModelLoad", "iris", ""},
+		{&inferencepb.ModelConfigRequest{}, "ModelConfig", "", ""},
+		{&inferencepb.ModelInferRequest{ModelName: long}, "ModelInfer", "", zarpa.NotFound},
+	} {
+		b, err := proto.Marshal(c.message)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, bad := peek(inPieces(t, b, 3), methods()[c.method].name)
+		if got != c.want || (bad != nil) != (c.code != "") || bad != nil && bad.Code != c.code {
+			t.Errorf("%s: %q %v", c.method, got, bad)
+		}
+	}
 }

@@ -8,17 +8,22 @@ package gateway
 
 import (
 	"context"
+	"crypto/rand"
+	"io"
 	"log/slog"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
 
 	"github.com/zarpa-dev/zarpa"
 	"github.com/zarpa-dev/zarpa/internal/httpx"
+	"github.com/zarpa-dev/zarpa/internal/scoringtoken"
 )
 
 // Options configure a [Gateway]. All may be zero.
@@ -38,6 +43,16 @@ type Options struct {
 	Self any
 	// DialTimeout bounds the connecting to a replica; 0 is [DefaultDialTimeout].
 	DialTimeout time.Duration
+	// AccessLog gets one line of JSON for every request while [Gateway.Serve] runs, in batches from one
+	// goroutine; nil writes none. docs/operations.md has the fields. A slow writer delays no request:
+	// lines that find the buffer full are dropped, and counted.
+	AccessLog io.Writer
+	// MaxRequests is how many requests the gateway has at a time before it refuses those of endpoints
+	// with more than their share; 0 is [DefaultMaxRequests].
+	MaxRequests int
+	// MaxConnections is how many clients may be connected at a time; a further one is closed at once. 0
+	// is [DefaultMaxConnections].
+	MaxConnections int
 }
 
 // The limits that are not an endpoint's own.
@@ -70,7 +85,19 @@ type Gateway struct {
 	debug      bool
 	workspaces workspaces
 	readers    readers
-	draining   atomic.Bool
+	methods    map[string]method
+	run        string // names this process's counters
+	wakes      *wakes
+	rpc        *rpcServers                // of the public address
+	ownRPC     atomic.Pointer[rpcServers] // of the GRPC listener; nil for none
+	routed     chan struct{}              // closed by the first routes
+	tunnels    *tunnels
+	mirrors    *mirrors
+	access     *accessLog // nil for none
+	crowd      crowd
+	doorkeeper doorkeeper
+	stopping   chan struct{} // closed by stop
+	stop       func()        // may be called again
 
 	current atomic.Pointer[snapshot]
 
@@ -84,17 +111,31 @@ var _ zarpa.Router = (*Gateway)(nil)
 type snapshot struct {
 	routes zarpa.Routes
 	rules  map[string]*rule
+	open   bool              // an endpoint needs no key
+	keys   map[[32]byte]bool // the digests of all keys
+	tokens *tokens
 }
 
 // rule is one endpoint in a snapshot.
 type rule struct {
-	name    string
-	open    bool // no key needed
-	keys    [][32]byte
-	timeout time.Duration
-	wait    time.Duration
-	maxBody int64
-	pool    *pool
+	name string
+	open bool // no key needed
+	keys [][32]byte
+	// tokenOnly endpoints have no keys; tokens are the snapshot's.
+	tokenOnly bool
+	tokens    *tokens
+	timeout   time.Duration
+	wait      time.Duration
+	maxBody   int64
+	// statuses and cors are for HTTP; cors is nil for none.
+	statuses zarpa.StatusCodes
+	cors     *cors
+	sticky   sticky
+	mirror   mirror
+	// limits are those of one caller; nil for none. retryBudget is in per cent.
+	limits      *zarpa.KeyLimits
+	retryBudget int
+	pool        *pool
 }
 
 // New returns a gateway without routes.
@@ -108,13 +149,29 @@ func New(o Options) *Gateway {
 	if o.DialTimeout == 0 {
 		o.DialTimeout = DefaultDialTimeout
 	}
+	if o.MaxConnections <= 0 {
+		o.MaxConnections = DefaultMaxConnections
+	}
+	if o.MaxRequests <= 0 {
+		o.MaxRequests = DefaultMaxRequests
+	}
 	g := &Gateway{
 		log: o.Log, registry: o.Registry, version: o.Version, self: o.Self, routesFile: o.RoutesFile,
-		dial:  dialer{timeout: o.DialTimeout},
-		debug: o.Log.Enabled(context.Background(), slog.LevelDebug),
+		dial:    dialer{timeout: o.DialTimeout},
+		debug:   o.Log.Enabled(context.Background(), slog.LevelDebug),
+		methods: methods(), run: rand.Text(), wakes: newWakes(), tunnels: newTunnels(), mirrors: newMirrors(), routed: make(chan struct{}), stopping: make(chan struct{}),
 	}
-	g.current.Store(&snapshot{rules: map[string]*rule{}})
+	g.crowd.max = int64(o.MaxRequests)
+	g.doorkeeper.max = int64(o.MaxConnections)
+	g.stop = sync.OnceFunc(func() {
+		close(g.stopping)
+		g.mirrors.cut()
+	})
+	g.current.Store(&snapshot{rules: map[string]*rule{}, tokens: newTokens(nil, nil)})
 	g.metrics = newMetrics(o.Registry, g.pools)
+	g.access = newAccessLog(o.AccessLog, o.Log, g.metrics.unlogged)
+	g.doorkeeper.refused = g.metrics.connections
+	g.rpc = newRPCServers(smallMessage, func(limit int) *grpc.Server { return g.newGRPC(limit) })
 	return g
 }
 
@@ -170,16 +227,30 @@ func (g *Gateway) Routes() zarpa.Routes { return g.current.Load().routes }
 
 func (g *Gateway) swap(r zarpa.Routes) {
 	old := g.current.Load()
-	next := &snapshot{routes: r, rules: make(map[string]*rule, len(r.Endpoints))}
+	next := &snapshot{routes: r, rules: make(map[string]*rule, len(r.Endpoints)), keys: make(map[[32]byte]bool, 2*len(r.Endpoints))}
+	next.tokens = newTokens(r.VerifyKeys, old.tokens)
+	largest := int64(0)
 	for _, route := range r.Endpoints {
 		ru := newRule(route)
+		ru.tokens = next.tokens
+		largest = max(largest, ru.maxBody)
 		if before := old.rules[route.Endpoint]; before != nil {
 			ru.pool = before.pool
 		} else {
-			ru.pool = newPool(route.Endpoint, g.metrics)
+			ru.pool = newPool(route.Endpoint, g.metrics, g.wakes)
+			ru.pool.log = g.log
 		}
 		ru.pool.update(route)
 		next.rules[route.Endpoint] = ru
+		next.open = next.open || ru.open
+		for _, k := range ru.keys {
+			next.keys[k] = true
+		}
+	}
+	for _, s := range []*rpcServers{g.rpc, g.ownRPC.Load()} {
+		if s != nil {
+			s.grow(messageLimit(largest))
+		}
 	}
 	g.current.Store(next)
 	for name, ru := range old.rules {
@@ -189,6 +260,9 @@ func (g *Gateway) swap(r zarpa.Routes) {
 		}
 	}
 	g.metrics.revision.Set(float64(r.Revision))
+	if r.Revision > 0 && old.routes.Revision == 0 {
+		close(g.routed)
+	}
 }
 
 // pools are the pools in use, in the order of their endpoints' names.
@@ -209,9 +283,14 @@ func (g *Gateway) pools() []*pool {
 
 func newRule(route zarpa.Route) *rule {
 	ru := &rule{
-		name: route.Endpoint, open: route.Auth == zarpa.AuthNone,
+		name: route.Endpoint, open: route.Auth == zarpa.AuthNone, tokenOnly: route.Auth == zarpa.AuthToken,
 		timeout: time.Duration(route.RequestTimeout), wait: time.Duration(route.QueueWait),
-		maxBody: int64(route.MaxBody),
+		maxBody: int64(route.MaxBody), statuses: route.StatusCodes, cors: newCORS(route.CORSOrigins),
+		sticky: newSticky(route.Sticky), mirror: newMirror(route.Mirror),
+		retryBudget: route.RetryBudget,
+	}
+	if l := route.Limits; l != nil && (l.Rate > 0 || l.Concurrent > 0) {
+		ru.limits = l
 	}
 	if ru.timeout <= 0 {
 		ru.timeout = time.Duration(zarpa.DefaultRequestTimeout)
@@ -222,13 +301,18 @@ func newRule(route zarpa.Route) *rule {
 	if ru.maxBody <= 0 {
 		ru.maxBody = int64(zarpa.DefaultMaxBody)
 	}
-	for _, k := range route.Keys {
-		ru.keys = append(ru.keys, [32]byte(k))
+	if !ru.tokenOnly {
+		for _, k := range route.Keys {
+			ru.keys = append(ru.keys, [32]byte(k))
+		}
 	}
 	return ru
 }
 
 func validateRoutes(r zarpa.Routes) error {
+	if _, err := scoringtoken.NewVerifier(r.VerifyKeys); err != nil {
+		return err
+	}
 	seen := map[string]bool{}
 	for _, e := range r.Endpoints {
 		if err := zarpa.ValidateName("endpoint", e.Endpoint); err != nil {
@@ -238,17 +322,41 @@ func validateRoutes(r zarpa.Routes) error {
 			return zarpa.Errorf(zarpa.Invalid, "endpoints: %q stands there twice", e.Endpoint)
 		}
 		seen[e.Endpoint] = true
-		if e.Auth != "" && e.Auth != zarpa.AuthKey && e.Auth != zarpa.AuthNone {
-			return zarpa.Errorf(zarpa.Invalid, "endpoint %q: auth: %q is not known", e.Endpoint, e.Auth).WithHint("use key or none")
+		if e.Auth != "" && e.Auth != zarpa.AuthKey && e.Auth != zarpa.AuthToken && e.Auth != zarpa.AuthNone {
+			return zarpa.Errorf(zarpa.Invalid, "endpoint %q: auth: %q is not known", e.Endpoint, e.Auth).WithHint("use key, token or none")
 		}
 		for i, k := range e.Keys {
 			if len(k) != 32 {
 				return zarpa.Errorf(zarpa.Invalid, "endpoint %q: keys[%d]: %d bytes, a SHA-256 digest has 32", e.Endpoint, i, len(k))
 			}
 		}
+		if err := validateTraffic(e); err != nil {
+			return err
+		}
 		if err := validateDeployments(e); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+func validateTraffic(e zarpa.Route) error {
+	switch name, header := strings.CutPrefix(e.Sticky, zarpa.StickyHeader); {
+	case e.Sticky == "", e.Sticky == zarpa.StickyKey, header && plainName(name):
+	default:
+		return zarpa.Errorf(zarpa.Invalid, "endpoint %q: sticky: %.80q is not known", e.Endpoint, e.Sticky).WithHint("use key, or header:NAME")
+	}
+	if m := e.Mirror; m != nil && (m.Percent < 0 || m.Percent > 100) {
+		return zarpa.Errorf(zarpa.Invalid, "endpoint %q: mirror: percent: %d is not between 0 and 100", e.Endpoint, m.Percent)
+	}
+	if l := e.Limits; l != nil && (l.Rate < 0 || l.Burst < 0 || l.Concurrent < 0) {
+		return zarpa.Errorf(zarpa.Invalid, "endpoint %q: limits: rate, burst and concurrent must not be negative", e.Endpoint)
+	}
+	if e.RetryBudget < 0 || e.RetryBudget > percent {
+		return zarpa.Errorf(zarpa.Invalid, "endpoint %q: retry_budget: %d is not between 0 and 100", e.Endpoint, e.RetryBudget)
+	}
+	if x := e.Ejection; x != nil && (x.Time < 0 || x.MaxPercent < 0 || x.MaxPercent > percent) {
+		return zarpa.Errorf(zarpa.Invalid, "endpoint %q: ejection: time must not be negative, max_percent be between 0 and 100", e.Endpoint)
 	}
 	return nil
 }
@@ -263,8 +371,8 @@ func validateDeployments(e zarpa.Route) error {
 			return zarpa.Errorf(zarpa.Invalid, "endpoint %q: deployments: %q stands there twice", e.Endpoint, d.Name)
 		}
 		deployments[d.Name] = true
-		if d.Weight < 0 || d.MaxConcurrency < 0 {
-			return zarpa.Errorf(zarpa.Invalid, "endpoint %q: deployment %q: weight and max_concurrency must not be negative", e.Endpoint, d.Name)
+		if d.Weight < 0 || d.MaxConcurrency < 0 || d.Hold < 0 || d.SlowStart < 0 {
+			return zarpa.Errorf(zarpa.Invalid, "endpoint %q: deployment %q: weight, max_concurrency, hold and slow_start must not be negative", e.Endpoint, d.Name)
 		}
 		for _, rep := range d.Replicas {
 			if _, _, err := splitAddress(rep.Address); err != nil {
@@ -280,7 +388,32 @@ func validateDeployments(e zarpa.Route) error {
 	return nil
 }
 
-// Handler serves prediction requests.
+// Handler serves prediction requests, gRPC's among them where they come by HTTP/2.
 func (g *Gateway) Handler() http.Handler {
-	return httpx.RequestID(httpx.Score, g.log, http.HandlerFunc(g.serve))
+	rest := httpx.RequestID(httpx.Score, g.log, http.HandlerFunc(g.serve))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if isRPC(r) {
+			g.rpc.get().ServeHTTP(w, r)
+			return
+		}
+		rest.ServeHTTP(w, r)
+	})
+}
+
+// ready reports whether the gateway has routes and goes on.
+func (g *Gateway) ready() bool {
+	select {
+	case <-g.stopping:
+		return false
+	default:
+		return g.current.Load().routes.Revision > 0
+	}
+}
+
+// extensions of the inference protocol that reach clients through the gateway: those of replicas.
+func extensions() []string {
+	return []string{
+		"binary_tensor_data", "classification", "generate", "model_configuration", "model_repository",
+		"model_repository(unload_dependents)", "parameters", "statistics",
+	}
 }

@@ -87,7 +87,7 @@ func route(addresses ...string) zarpa.Route {
 	return zarpa.Route{
 		Endpoint: "iris", Auth: zarpa.AuthKey, Keys: [][]byte{zarpa.KeyDigest(key), zarpa.KeyDigest("second-key")},
 		RequestTimeout: zarpa.Duration(20 * time.Second), MaxQueue: 64, QueueWait: zarpa.Duration(10 * time.Second),
-		MaxBody: 1 << 20, Deployments: []zarpa.RouteDeployment{d},
+		MaxBody: 1 << 20, RetryBudget: zarpa.DefaultRetryBudget, Deployments: []zarpa.RouteDeployment{d},
 	}
 }
 
@@ -101,7 +101,12 @@ type running struct {
 
 func start(t testing.TB, routes ...zarpa.Route) *running {
 	t.Helper()
-	g := &running{Gateway: gateway.New(gateway.Options{Version: "test"}), t: t}
+	return started(t, gateway.Options{Version: "test"}, routes...)
+}
+
+func started(t testing.TB, o gateway.Options, routes ...zarpa.Route) *running {
+	t.Helper()
+	g := &running{Gateway: gateway.New(o), t: t}
 	g.set(routes...)
 	s := httptest.NewServer(g.Handler())
 	g.url = s.URL
@@ -210,6 +215,7 @@ func TestEveryRouteReachesItsPlace(t *testing.T) {
 		{"GET", "/", 200, "Healthy"},
 		{"GET", "/v2", 200, `"name":"zarpa"`},
 		{"GET", "/v2/", 200, `"version":"test"`},
+		{"GET", "/v2/models/stats", 404, "/v2/models/NAME/stats"},
 		{"GET", "/v2/health/live", 200, `{"live":true}`},
 		{"GET", "/v2/health/ready", 200, `{"ready":true}`},
 		{"POST", "/endpoints/none/score", 404, `{"message":"endpoint \"none\" does not exist (`},
@@ -224,7 +230,30 @@ func TestEveryRouteReachesItsPlace(t *testing.T) {
 		{"GET", "/api/v1/service/iris/v2", 404, `{"message":"no such path`},
 		{"GET", "/endpoints/", 404, `{"message":`},
 		{"GET", "/endpoints/%zz", 400, ""},
-		{"GET", "/v2/repository/index", 404, `{"error":"no such path`},
+		{"GET", "/v2/repository/index", 200, `[{"name":"iris","version":"","state":"READY","reason":""},{"name":"open",`},
+		{"GET", "/v2/repository/other", 404, `{"error":"no such path`},
+		{"DELETE", "/v2/repository/index", 405, `{"error":`},
+		{"GET", "/v2/models/stats", 404, `{"error":"Request for unknown model: 'stats'`},
+		{"GET", "/v2/models/iris/stats", 200, "GET /v2/models/iris/stats"},
+		{"GET", "/v2/models/iris/versions/1/config", 200, "GET /v2/models/iris/versions/1/config"},
+		{"POST", "/v2/models/iris/generate_stream", 200, "POST /v2/models/iris/generate_stream"},
+		{"POST", "/v2/models/iris/trace/setting", 200, "POST /v2/models/iris/trace/setting"},
+		{"OPTIONS", "/v2/models/iris/infer", 200, "OPTIONS /v2/models/iris/infer"},
+		{"POST", "/endpoints/iris/v2/models/a/b/infer", 200, "POST /v2/models/a/b/infer"},
+		{"GET", "/v2/repository/models/iris/load", 200, "GET /v2/repository/models/iris/load"},
+		{"POST", "/v2/repository/models/iris/load", 400, `{"error":"endpoint iris: its models`},
+		{"POST", "/endpoints/iris/v2/repository/models/m/unload", 400, `model_control`},
+		{"POST", "/endpoints/iris/v2/repository/models/m/unload/", 400, `model_control`},
+		{"POST", "/endpoints/iris/v2/repository/models/m/%75nload", 400, `model_control`},
+		{"POST", "/endpoints/iris/v2/repository%2Fmodels/m/load", 400, `model_control`},
+		{"POST", "/v2/repository/models/iris/load/", 400, `model_control`},
+		{"POST", "/v2/repository/models/../iris/load", 404, `{"error":"Request for unknown model`},
+		{"POST", "/endpoints/iris/invocations", 200, "POST /invocations"},
+		{"OPTIONS", "/endpoints/iris/invocations", 200, "OPTIONS /invocations"},
+		{"GET", "/endpoints/iris/ping", 200, "GET /ping"},
+		{"GET", "/endpoints/iris/health", 200, "GET /health"},
+		{"GET", "/endpoints/iris/version", 200, "GET /version"},
+		{"POST", "/api/v1/service/iris/invocations", 404, `{"message":"no such path`},
 		{"GET", "/elsewhere", 404, `use /endpoints/NAME/score`},
 		{"TRACE", "/endpoints/iris/score", 405, `method`},
 	} {
@@ -345,6 +374,13 @@ func TestOldRoutesAreIgnoredAndBadOnesRefused(t *testing.T) {
 		"replica address":       func(r *zarpa.Route) { r.Deployments[0].Replicas[0].Address = "ftp://x" },
 		"deployment name":       func(r *zarpa.Route) { r.Deployments[0].Name = "" },
 		"must not be negative":  func(r *zarpa.Route) { r.Deployments[0].Weight = -1 },
+		"hold and slow_start":   func(r *zarpa.Route) { r.Deployments[0].Hold = -1 },
+		"slow_start must not":   func(r *zarpa.Route) { r.Deployments[0].SlowStart = -1 },
+		"limits: rate, burst":   func(r *zarpa.Route) { r.Limits = &zarpa.KeyLimits{Rate: 1, Burst: -1} },
+		"retry_budget: 101":     func(r *zarpa.Route) { r.RetryBudget = 101 },
+		"ejection: time must":   func(r *zarpa.Route) { r.Ejection = &zarpa.EjectionSpec{Time: -1} },
+		"sticky":                func(r *zarpa.Route) { r.Sticky = "header:" },
+		"mirror: percent":       func(r *zarpa.Route) { r.Mirror = &zarpa.MirrorSpec{Deployment: "blue", Percent: 101} },
 		"replica \"r0\" stands": func(r *zarpa.Route) { d := &r.Deployments[0]; d.Replicas = append(d.Replicas, d.Replicas[0]) },
 	}
 	for text, change := range bad {

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/zarpa-dev/zarpa"
@@ -20,13 +19,17 @@ const statusLeft = 499
 // key was checked, and no replica is taken before a small body is there.
 func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) {
 	ex := &exchange{g: g, w: w, r: r, start: time.Now(), match: match{style: httpx.Score}}
+	if g.access != nil {
+		ex.counted.ResponseWriter = w
+		ex.w = &ex.counted
+	}
 	defer ex.finish()
 	steps := [...]func(*exchange) *zarpa.Error{
 		(*exchange).route,
 		(*exchange).authenticate,
+		(*exchange).enter,
 		(*exchange).receive,
-		(*exchange).queue,
-		(*exchange).forward,
+		(*exchange).deliver,
 	}
 	for _, step := range steps {
 		if err := step(ex); err != nil {
@@ -36,6 +39,19 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+}
+
+// deliver sends the request to one replica, or to every one.
+func (ex *exchange) deliver() *zarpa.Error {
+	ex.trace.read = ex.lap() - ex.trace.auth
+	if ex.match.everywhere && ex.r.Method == http.MethodPost {
+		return ex.broadcast()
+	}
+	if err := ex.queue(); err != nil {
+		return err
+	}
+	ex.mirror()
+	return ex.forward()
 }
 
 func (ex *exchange) route() *zarpa.Error {
@@ -50,48 +66,52 @@ func (ex *exchange) route() *zarpa.Error {
 		return nil
 	}
 	if ex.match.own != nil {
-		ex.status = ex.match.own(ex.g, ex.w)
+		ex.match.own(ex)
 		return nil
 	}
 	ex.rule = ex.g.current.Load().rules[ex.match.endpoint]
 	if ex.rule == nil {
 		return unknownEndpoint(ex.match.style, ex.match.endpoint)
 	}
-	// Other protocols are offers (h2c from ordinary clients), which HTTP lets a server leave aside.
-	if strings.EqualFold(ex.r.Header.Get("Upgrade"), "websocket") {
-		ex.refuse(http.StatusNotImplemented, zarpa.Errorf(zarpa.Invalid, "WebSocket connections are not served here").
-			WithHint("send the request without an Upgrade header"))
-	}
+	ex.upgrade = upgrade(ex.r)
+	ex.share()
 	return nil
 }
 
 func (ex *exchange) authenticate() *zarpa.Error {
-	err := ex.rule.authenticate(ex.r.Header, ex.w.Header())
-	if err != nil {
+	var err *zarpa.Error
+	if ex.who, err = ex.rule.authenticate(ex.r.Header, ex.w.Header(), ex.start); err != nil {
 		return ex.rule.pool.reject("unauthenticated", err)
 	}
+	ex.trace.auth = ex.lap()
 	return nil
 }
 
 // queue takes a replica, waiting for one as long as the endpoint allows.
 func (ex *exchange) queue() *zarpa.Error {
-	ex.wait.deployment = ex.r.Header.Get("Azureml-Model-Deployment")
-	if ex.wait.deployment == "" {
-		ex.wait.deployment = ex.r.Header.Get("Zarpa-Deployment")
+	ex.wait = ask{
+		deployment: ex.pinned(), since: time.Now(), wait: ex.rule.wait, deadline: ex.deadline,
+		spot: ex.rule.spot(ex.who, ex.r.Header.Get),
 	}
-	ex.wait.until = time.Now().Add(ex.rule.wait)
 	return ex.acquire()
 }
 
-func (ex *exchange) acquire() *zarpa.Error {
-	a := ex.wait
-	if a.until.After(ex.deadline) {
-		a.until = ex.deadline
+// pinned is the deployment that the request names.
+func (ex *exchange) pinned() string {
+	if name := ex.r.Header.Get("Azureml-Model-Deployment"); name != "" {
+		return name
 	}
-	r, err := ex.rule.pool.acquire(ex.r.Context(), a)
+	return ex.r.Header.Get("Zarpa-Deployment")
+}
+
+func (ex *exchange) acquire() *zarpa.Error {
+	began := ex.lap()
+	r, err := ex.rule.pool.acquire(ex.r.Context(), ex.wait)
+	ex.trace.queue += ex.lap() - began
 	if err != nil {
-		if err.Code != zarpa.NotFound && !time.Now().Before(ex.deadline) {
-			return ex.timeoutError()
+		ex.ending = refused
+		if err.Code == zarpa.Timeout {
+			return ex.rule.timeoutError()
 		}
 		return err
 	}
@@ -99,24 +119,22 @@ func (ex *exchange) acquire() *zarpa.Error {
 	return nil
 }
 
-func (ex *exchange) timeoutError() *zarpa.Error {
-	return zarpa.Errorf(zarpa.Timeout, "Scoring timeout after %d ms", ex.rule.timeout.Milliseconds()).
+func (ru *rule) timeoutError() *zarpa.Error {
+	return zarpa.Errorf(zarpa.Timeout, "Scoring timeout after %d ms", ru.timeout.Milliseconds()).
 		WithHint("the endpoint's request_timeout sets the limit")
 }
 
 // fail answers an error in the form of the route's protocol.
 func (ex *exchange) fail(err *zarpa.Error) {
-	switch err.Code {
-	case zarpa.Canceled:
+	ex.blame(err.Code)
+	if err.Code == zarpa.Canceled {
 		ex.status, ex.cut = statusLeft, true
-	case zarpa.ModelError:
-		ex.refuse(http.StatusBadGateway, err) // the original's answer for a replica that broke
-	case zarpa.TooLarge, zarpa.Timeout:
-		ex.w.Header().Set("Connection", "close") // the rest of the body is not waited for
-		fallthrough
-	default:
-		ex.refuse(err.Code.HTTPStatus(), err)
+		return
 	}
+	if (err.Code == zarpa.TooLarge || err.Code == zarpa.Timeout) && ex.r.ProtoMajor == 1 { // HTTP/2 ends the one request; its connection has others
+		ex.w.Header().Set("Connection", "close") // the rest of the body is not waited for
+	}
+	ex.refuse(failureStatus(ex.statuses(), err, ex.w.Header()), err)
 }
 
 // refuse answers an error with a status of its own.
@@ -137,44 +155,64 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	_, _ = w.Write(b) // a client that left is seen by the server
 }
 
-func answerHealthy(_ *Gateway, w http.ResponseWriter) int {
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	_, _ = w.Write([]byte("Healthy"))
-	return http.StatusOK
+func answerHealthy(ex *exchange) {
+	ex.status = http.StatusOK
+	ex.w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, _ = ex.w.Write([]byte("Healthy")) // as in writeJSON
 }
 
-func answerServer(g *Gateway, w http.ResponseWriter) int {
-	writeJSON(w, http.StatusOK, struct {
+func answerServer(ex *exchange) {
+	ex.status = http.StatusOK
+	writeJSON(ex.w, ex.status, struct {
 		Name       string   `json:"name"`
 		Version    string   `json:"version"`
 		Extensions []string `json:"extensions"`
-	}{"zarpa", g.version, []string{}})
-	return http.StatusOK
+	}{"zarpa", ex.g.version, extensions()})
 }
 
-func answerLive(_ *Gateway, w http.ResponseWriter) int {
-	writeJSON(w, http.StatusOK, map[string]bool{"live": true})
-	return http.StatusOK
+func answerLive(ex *exchange) {
+	ex.status = http.StatusOK
+	writeJSON(ex.w, ex.status, map[string]bool{"live": true})
 }
 
 // answerReady is 503 before the first routes came and while the gateway drains.
-func answerReady(g *Gateway, w http.ResponseWriter) int {
-	ready := g.current.Load().routes.Revision > 0 && !g.draining.Load()
-	status := http.StatusOK
+func answerReady(ex *exchange) {
+	ready := ex.g.ready()
+	ex.status = http.StatusOK
 	if !ready {
-		status = http.StatusServiceUnavailable
+		ex.status = http.StatusServiceUnavailable
 	}
-	writeJSON(w, status, map[string]bool{"ready": ready})
-	return status
+	writeJSON(ex.w, ex.status, map[string]bool{"ready": ready})
 }
 
 // finish counts the request and gives back what it holds.
 func (ex *exchange) finish() {
 	ex.release()
 	took := time.Since(ex.start)
+	ex.count(took)
+	if ex.g.debug {
+		ex.log(took)
+	}
+	if ex.g.access != nil {
+		ex.logAccess(took)
+	}
+	if ex.cut {
+		panic(http.ErrAbortHandler) // what net/http wants for ending the connection without an answer's end
+	}
+}
+
+// count counts a request that ended, once.
+func (ex *exchange) count(took time.Duration) {
 	switch {
 	case ex.series != nil:
 		ex.series.count(ex.status, took)
+		switch {
+		case ex.status == statusLeft && ex.ending != refused:
+			ex.ending = gaveUp
+		case ex.status == http.StatusSwitchingProtocols && ex.ending == served:
+			ex.ending = talked
+		}
+		ex.series.counts.settle(ex.ending, took)
 	case ex.rule != nil:
 		ex.g.metrics.requests.WithLabelValues(ex.rule.name, "", strconv.Itoa(ex.status)).Inc()
 		if ex.status == statusLeft {
@@ -182,12 +220,6 @@ func (ex *exchange) finish() {
 		}
 	case ex.match.own == nil:
 		ex.g.metrics.requests.WithLabelValues("", "", strconv.Itoa(ex.status)).Inc()
-	}
-	if ex.g.debug {
-		ex.log(took)
-	}
-	if ex.cut {
-		panic(http.ErrAbortHandler) // what net/http wants for ending the connection without an answer's end
 	}
 }
 

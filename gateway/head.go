@@ -16,6 +16,7 @@ type answer struct {
 	chunked bool
 	last    bool // the connection ends with this answer
 	old     bool // HTTP/1.0, which has no chunks
+	shared  bool // the gateway says which origins may read it
 }
 
 type field struct{ name, value string } // the name in its canonical form
@@ -167,7 +168,7 @@ func hop(name string) bool {
 // ours reports whether a request's field is replaced or kept from replicas.
 func ours(name string) bool {
 	switch name {
-	case "Authorization", "Host", "Expect", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "Zarpa-Timeout-Ms":
+	case "Authorization", "Host", "Expect", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "Zarpa-Timeout-Ms", headerMirror:
 		return true
 	}
 	return hop(name)
@@ -202,6 +203,9 @@ func (a *answer) copyFields(h http.Header, status int) {
 	drop := named(connection)
 	values := make([]string, len(a.fields)) // one allocation for all
 	for i, f := range a.fields {
+		if a.shared && strings.HasPrefix(f.name, "Access-Control-") {
+			continue
+		}
 		if hop(f.name) || drop[f.name] || f.name == "Traceid" && h[f.name] != nil { // which was echoed here
 			continue
 		}

@@ -16,8 +16,12 @@ type match struct {
 	endpoint string
 	// path is what the replica is asked for, escaped.
 	path string
-	// own answers one of the gateway's own paths and returns the status.
-	own func(*Gateway, http.ResponseWriter) int
+	// own answers one of the gateway's own paths and sets the status.
+	own func(*exchange)
+	// everywhere sends the request to every replica.
+	everywhere bool
+	// original tells the paths of the original service, whose statuses an endpoint may choose.
+	original bool
 }
 
 // matchRequest finds the route of a request. The forms:
@@ -27,6 +31,8 @@ type match struct {
 //	/endpoints/NAME/score                 → /score         /api/v1/service/NAME/       → /
 //	/endpoints/NAME/swagger.json          → /swagger.json  /api/v1/service/NAME/score  → /score
 //	/endpoints/NAME/v2, /v2/…             → /v2, /v2/…     …/NAME/swagger.json         → /swagger.json
+//	/endpoints/NAME/invocations, /ping, /health, /version  → the same, for clients of MLflow
+//	/v2/repository/models/NAME/load, …/unload              → as it is, to every replica
 //
 // A replica answers to its endpoint's name as to its model's. NAME is percent-decoded once, here,
 // and what does not name an endpoint is the same not_found as an endpoint that is not there.
@@ -40,16 +46,27 @@ func matchRequest(r *http.Request) (match, *zarpa.Error) {
 	}
 	if rest, ok := strings.CutPrefix(path, "/v2/models/"); ok {
 		segment, _, _ := strings.Cut(rest, "/")
-		name, ok := decodeName(segment)
-		if !ok || dotted(path) {
-			return match{style: httpx.Inference}, unknownEndpoint(httpx.Inference, name)
-		}
-		return match{style: httpx.Inference, endpoint: name, path: path}, nil
+		return matchModel(segment, path)
 	}
 	if rest, ok := strings.CutPrefix(path, "/api/v1/service/"); ok {
 		return matchEndpoint(rest, path, false)
 	}
+	if loads(path) {
+		segment, _, _ := strings.Cut(strings.TrimPrefix(path, "/v2/repository/models/"), "/")
+		return matchModel(segment, path)
+	}
 	return matchOwn(path)
+}
+
+// matchModel is for the paths that name an endpoint as a model.
+func matchModel(segment, path string) (match, *zarpa.Error) {
+	m := match{style: httpx.Inference}
+	name, ok := decodeName(segment)
+	if !ok || dotted(path) {
+		return m, unknownEndpoint(httpx.Inference, name)
+	}
+	m.endpoint, m.path, m.everywhere = name, path, loads(path)
+	return m, nil
 }
 
 func matchEndpoint(rest, path string, oip bool) (match, *zarpa.Error) {
@@ -64,9 +81,16 @@ func matchEndpoint(rest, path string, oip bool) (match, *zarpa.Error) {
 	switch {
 	case !ok:
 		return m, unknownEndpoint(m.style, name)
-	case rest == "", rest == "score", rest == "swagger.json":
+	case rest == "score":
+		m.original = true
+		return m, nil
+	case rest == "", rest == "swagger.json":
+		return m, nil
+	case oip && (rest == "invocations" || rest == "ping" || rest == "health" || rest == "version"):
+		m.original = rest == "invocations"
 		return m, nil
 	case isOIP && !dotted(m.path):
+		m.everywhere = loads(m.path)
 		return m, nil
 	}
 	return m, noPath(path)
@@ -79,6 +103,8 @@ func matchOwn(path string) (match, *zarpa.Error) {
 		m.style, m.own = httpx.Score, answerHealthy
 	case "/v2", "/v2/":
 		m.own = answerServer
+	case "/v2/repository/index":
+		m.own = answerIndex
 	case "/v2/health/live":
 		m.own = answerLive
 	case "/v2/health/ready":
@@ -133,7 +159,11 @@ func noPath(path string) *zarpa.Error {
 // unknownEndpoint begins, towards clients of the inference protocol, as they expect it to.
 func unknownEndpoint(s httpx.Style, name string) *zarpa.Error {
 	if s == httpx.Inference {
-		return zarpa.Errorf(zarpa.NotFound, "Request for unknown model: '%.64s' is not found", name)
+		err := zarpa.Errorf(zarpa.NotFound, "Request for unknown model: '%.64s' is not found", name)
+		if name == "stats" { // of all models at once, as other servers have them
+			return err.WithHint("statistics are kept for each endpoint: /v2/models/NAME/stats")
+		}
+		return err
 	}
 	return zarpa.Errorf(zarpa.NotFound, "endpoint %.64q does not exist", name).WithHint("zarpa endpoint list shows those that do")
 }

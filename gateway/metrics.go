@@ -5,6 +5,9 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc/codes"
+
+	"github.com/zarpa-dev/zarpa/internal/grpcx"
 )
 
 // buckets resolve 0.1 ms, because the gateway's own share of a request is about that.
@@ -22,11 +25,20 @@ type metrics struct {
 	rejected *prometheus.CounterVec
 	retries  *prometheus.CounterVec
 	canceled *prometheus.CounterVec
-	revision prometheus.Gauge
-	pools    func() []*pool
-	queue    *prometheus.Desc
-	inFlight *prometheus.Desc
-	replicas *prometheus.Desc
+	// exhausted counts tries that were not made, ejections replicas that were sent away.
+	exhausted   *prometheus.CounterVec
+	ejections   *prometheus.CounterVec
+	mirrored    *prometheus.CounterVec
+	held        *prometheus.CounterVec
+	wakes       *prometheus.CounterVec
+	unlogged    prometheus.Counter
+	revision    prometheus.Gauge
+	connections prometheus.Counter // refused
+	pools       func() []*pool
+	queue       *prometheus.Desc
+	inFlight    *prometheus.Desc
+	replicas    *prometheus.Desc
+	ejected     *prometheus.Desc
 }
 
 func newMetrics(reg prometheus.Registerer, pools func() []*pool) *metrics {
@@ -38,20 +50,28 @@ func newMetrics(reg prometheus.Registerer, pools func() []*pool) *metrics {
 			[]string{"endpoint", "deployment"})
 	}
 	m := &metrics{
-		requests: counter("requests_total", "Requests that were answered, by status code; 499 is a client that left.", "endpoint", "deployment", "code"),
-		duration: histogram("request_duration_seconds", "From the arrival of a request's head to the end of its answer."),
-		upstream: histogram("upstream_duration_seconds", "From handing a request to a replica to the end of its answer."),
-		wait:     histogram("queue_wait_seconds", "Time in the queue of requests that found no free replica."),
-		rejected: counter("rejected_total", "Requests refused by the gateway itself, by reason.", "endpoint", "reason"),
-		retries:  counter("retries_total", "Requests that went to a replica once more, because the first try reached none.", "endpoint", "deployment"),
-		canceled: counter("canceled_total", "Requests whose client left before the answer.", "endpoint", "deployment"),
-		revision: prometheus.NewGauge(prometheus.GaugeOpts{Name: "zarpa_gateway_routes_revision", Help: "Revision of the routes in use."}),
-		pools:    pools,
-		queue:    prometheus.NewDesc("zarpa_gateway_queue_length", "Requests that wait for a free replica.", []string{"endpoint", "deployment"}, nil),
-		inFlight: prometheus.NewDesc("zarpa_gateway_in_flight", "Requests that replicas work on.", []string{"endpoint", "deployment"}, nil),
-		replicas: prometheus.NewDesc("zarpa_gateway_replicas", "Replicas on the routes.", []string{"endpoint", "deployment"}, nil),
+		requests:    counter("requests_total", "Requests that were answered, by HTTP status or gRPC code; 499 and CANCELLED are clients that left.", "endpoint", "deployment", "code"),
+		duration:    histogram("request_duration_seconds", "From the arrival of a request's head to the end of its answer."),
+		upstream:    histogram("upstream_duration_seconds", "From handing a request to a replica to the end of its answer."),
+		wait:        histogram("queue_wait_seconds", "Time in the queue of requests that found no free replica."),
+		rejected:    counter("rejected_total", "Requests refused by the gateway itself, by reason.", "endpoint", "reason"),
+		retries:     counter("retries_total", "Requests that went to a replica once more, because the first try reached none.", "endpoint", "deployment"),
+		canceled:    counter("canceled_total", "Requests whose client left before the answer.", "endpoint", "deployment"),
+		exhausted:   counter("retry_budget_exhausted_total", "Requests that failed and were not sent again, because the endpoint's retry budget was spent.", "endpoint", "deployment"),
+		ejections:   counter("ejections_total", "Replicas that were kept from requests for their failures.", "endpoint", "deployment"),
+		mirrored:    counter("mirrored_total", "Requests whose turn to be copied to the mirror had come: sent, dropped (too many under way), skipped (too large), refused (no replica).", "endpoint", "deployment", "result"),
+		held:        counter("held_total", "Requests that waited for a deployment without a replica, which one of them starts.", "endpoint", "deployment"),
+		wakes:       counter("wakes_total", "Calls for a first replica, because requests began to wait for one.", "endpoint", "deployment"),
+		unlogged:    prometheus.NewCounter(prometheus.CounterOpts{Name: "zarpa_gateway_access_log_dropped_total", Help: "Lines of the access log that were lost, because it could not be written fast enough or at all."}),
+		revision:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "zarpa_gateway_routes_revision", Help: "Revision of the routes in use."}),
+		connections: prometheus.NewCounter(prometheus.CounterOpts{Name: "zarpa_gateway_connections_refused_total", Help: "Connections that were closed at once, because there were as many as there may be."}),
+		pools:       pools,
+		queue:       prometheus.NewDesc("zarpa_gateway_queue_length", "Requests that wait for a free replica.", []string{"endpoint", "deployment"}, nil),
+		inFlight:    prometheus.NewDesc("zarpa_gateway_in_flight", "Requests that replicas work on.", []string{"endpoint", "deployment"}, nil),
+		replicas:    prometheus.NewDesc("zarpa_gateway_replicas", "Replicas on the routes.", []string{"endpoint", "deployment"}, nil),
+		ejected:     prometheus.NewDesc("zarpa_gateway_ejected_replicas", "Replicas that get no requests for a while, for their failures.", []string{"endpoint", "deployment"}, nil),
 	}
-	reg.MustRegister(m.requests, m.duration, m.upstream, m.wait, m.rejected, m.retries, m.canceled, m.revision, m)
+	reg.MustRegister(m.requests, m.duration, m.upstream, m.wait, m.rejected, m.retries, m.canceled, m.exhausted, m.ejections, m.mirrored, m.held, m.wakes, m.unlogged, m.connections, m.revision, m)
 	return m
 }
 
@@ -62,6 +82,7 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	ch <- m.queue
 	ch <- m.inFlight
 	ch <- m.replicas
+	ch <- m.ejected
 }
 
 // Collect reads queue lengths and requests in flight at this moment.
@@ -74,6 +95,9 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 			gauge(m.queue, s.queued)
 			gauge(m.inFlight, s.inFlight)
 			gauge(m.replicas, s.replicas)
+		}
+		for deployment, n := range p.ejected() {
+			ch <- prometheus.MustNewConstMetric(m.ejected, prometheus.GaugeValue, float64(n), p.endpoint, deployment)
 		}
 	}
 }
@@ -92,30 +116,88 @@ func (m *metrics) forget(endpoint, deployment string) {
 	m.wait.DeletePartialMatch(l)
 	m.retries.DeletePartialMatch(l)
 	m.canceled.DeletePartialMatch(l)
+	m.exhausted.DeletePartialMatch(l)
+	m.ejections.DeletePartialMatch(l)
+	m.mirrored.DeletePartialMatch(l)
+	m.held.DeletePartialMatch(l)
+	m.wakes.DeletePartialMatch(l)
+}
+
+func (m *metrics) countMirror(ru *rule, result string) {
+	m.mirrored.WithLabelValues(ru.name, ru.mirror.deployment, result).Inc()
 }
 
 // series are the numbers of one deployment, looked up once.
 type series struct {
 	endpoint, deployment string
+	named                []string // deployment, as a header's value
 	metrics              *metrics
-	ok                   prometheus.Counter
+	ok, okRPC            prometheus.Counter
 	duration             prometheus.Observer
 	upstream             prometheus.Observer
 	wait                 prometheus.Observer
-	retries              prometheus.Counter
+	retries              *retryCounter
 	canceled             prometheus.Counter
+	exhausted, ejections prometheus.Counter
+	held, wakes          prometheus.Counter
+	counts               *counts // the deployment's
+}
+
+// retryCounter counts for the metrics and for snapshots of the load.
+type retryCounter struct {
+	prometheus.Counter
+	series *series
+}
+
+// Inc adds one.
+func (c *retryCounter) Inc() {
+	c.Counter.Inc()
+	c.series.counts.retries.Add(1)
 }
 
 func (m *metrics) series(endpoint, deployment string) *series {
-	return &series{
-		endpoint: endpoint, deployment: deployment, metrics: m,
+	s := &series{
+		endpoint: endpoint, deployment: deployment, named: []string{deployment}, metrics: m,
 		ok:       m.requests.WithLabelValues(endpoint, deployment, "200"),
+		okRPC:    m.requests.WithLabelValues(endpoint, deployment, grpcx.Name(codes.OK)),
 		duration: m.duration.WithLabelValues(endpoint, deployment),
 		upstream: m.upstream.WithLabelValues(endpoint, deployment),
 		wait:     m.wait.WithLabelValues(endpoint, deployment),
-		retries:  m.retries.WithLabelValues(endpoint, deployment),
 		canceled: m.canceled.WithLabelValues(endpoint, deployment),
+		held:     m.held.WithLabelValues(endpoint, deployment),
+		wakes:    m.wakes.WithLabelValues(endpoint, deployment),
+
+		exhausted: m.exhausted.WithLabelValues(endpoint, deployment),
+		ejections: m.ejections.WithLabelValues(endpoint, deployment),
 	}
+	s.retries = &retryCounter{m.retries.WithLabelValues(endpoint, deployment), s}
+	return s
+}
+
+// ending is how a request ended, for the load of its deployment.
+type ending int
+
+const (
+	served  ending = iota // answered, or refused by what the deployment is not to blame for
+	faulty                // the deployment is to blame
+	gaveUp                // the client left
+	talked                // a WebSocket or a stream that ended well: it lasts as long as the two have to say
+	refused               // was counted when no replica was had
+)
+
+// settle counts a request once, whatever tries it took.
+func (t *counts) settle(e ending, took time.Duration) {
+	switch e {
+	case refused:
+		return
+	case gaveUp, talked:
+		t.untimed.Add(1)
+		return
+	case faulty:
+		t.failures.Add(1)
+	case served:
+	}
+	t.answered(took)
 }
 
 func (s *series) count(status int, took time.Duration) {
@@ -128,4 +210,16 @@ func (s *series) count(status int, took time.Duration) {
 		s.canceled.Inc()
 	}
 	s.metrics.requests.WithLabelValues(s.endpoint, s.deployment, strconv.Itoa(status)).Inc()
+}
+
+func (s *series) countRPC(code codes.Code, took time.Duration) {
+	s.duration.Observe(took.Seconds())
+	if code == codes.OK {
+		s.okRPC.Inc()
+		return
+	}
+	if code == codes.Canceled {
+		s.canceled.Inc()
+	}
+	s.metrics.requests.WithLabelValues(s.endpoint, s.deployment, grpcx.Name(code)).Inc()
 }

@@ -1,7 +1,10 @@
 package gateway
 
 import (
+	"cmp"
 	"math/rand/v2"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/zarpa-dev/zarpa"
@@ -11,57 +14,125 @@ import (
 type deployment struct {
 	name   string
 	weight int
-	max    int // places at one replica
-	series *series
+	max    int           // places at one replica
+	hold   time.Duration // how long a request waits for the first replica, which it starts; 0 for none
+	// control says whether clients may load and unload models.
+	control zarpa.ModelControl
+	series  *series
 
 	replicas map[string]*replica // by key; those that are gone stay until their last request ends
-	usable   int                 // neither gone nor benched
+	usable   int                 // neither gone, benched nor ejected
+	out      int                 // ejected
+	turned   time.Time           // when the last time of comparison began
 	inFlight int
+	busy     integral // of inFlight
+	roused   bool     // who scales knows that requests wait here for a first replica
+	counts   counts
 
 	// byLoad lists the usable replicas by their requests in flight; least is not above the first
-	// list that is not empty. Taking and giving back move a replica by one list.
-	byLoad [][]*replica
-	least  int
+	// list that is not empty. Taking and giving back move a replica by one list. Those that warm up
+	// for slowStart are in warming instead.
+	byLoad    [][]*replica
+	least     int
+	warming   []*replica
+	slowStart time.Duration
 
 	queue queue
 }
 
-// replica is one replica in a deployment. All but conns, and what never changes, is guarded by
+// replica is one replica in a deployment. All but conns, calls and the counts in record, and what never changes, is guarded by
 // the pool's mu.
 type replica struct {
 	key      string // ID and address
 	id       string
 	in       *deployment
 	conns    connPool
+	calls    callPool
+	record   record
 	inFlight int
-	position int // in byLoad[inFlight]
+	position int       // in byLoad[inFlight], or in warming
+	warm     time.Time // when its slow start began; zero when it is over
 	listed   bool
 	gone     bool        // off the routes
 	benched  *time.Timer // set while it is kept out for having refused a connection
 }
 
 func (p *pool) newDeployment(name string) *deployment {
-	return &deployment{name: name, replicas: map[string]*replica{}, series: p.metrics.series(p.endpoint, name)}
+	d := &deployment{name: name, replicas: map[string]*replica{}, series: p.metrics.series(p.endpoint, name)}
+	d.series.counts = &d.counts
+	d.queue.total = &p.drain.waiting
+	return d
 }
 
-// take takes a place at a least loaded replica, any of them, or returns nil when all are full.
+// holds reports whether requests wait for the deployment's first replica.
+func (d *deployment) holds() bool { return d.usable == 0 && d.hold > 0 }
+
+// onRoutes is how many replicas are on the routes.
+func (d *deployment) onRoutes() (n int) {
+	for _, r := range d.replicas {
+		if !r.gone {
+			n++
+		}
+	}
+	return n
+}
+
+// take takes a place at a least loaded replica, any of them, or returns nil when all are full. Those
+// that warm up get their part.
 func (d *deployment) take() *replica {
+	var r *replica
+	if len(d.warming) > 0 {
+		r = d.takeWarming(time.Now())
+	}
+	if level := d.level(); r == nil && level < d.max {
+		list := d.byLoad[level]
+		r = list[0]
+		if len(list) > 1 {
+			r = list[rand.IntN(len(list))]
+		}
+	}
+	if r == nil {
+		r = d.spare()
+	}
+	if r != nil {
+		d.occupy(r)
+	}
+	return r
+}
+
+// level is how many requests the least loaded replicas have; d.max when there is none.
+func (d *deployment) level() int {
 	for d.least < len(d.byLoad) && len(d.byLoad[d.least]) == 0 {
 		d.least++
 	}
-	if d.least >= len(d.byLoad) || d.least >= d.max {
-		return nil
+	if d.least >= len(d.byLoad) {
+		return d.max
 	}
-	list := d.byLoad[d.least]
-	r := list[0]
-	if len(list) > 1 {
-		r = list[rand.IntN(len(list))]
+	return d.least
+}
+
+// room reports whether take would find a place.
+func (d *deployment) room() bool {
+	r := d.take()
+	if r == nil {
+		return false
 	}
-	d.unlist(r)
+	d.give(r)
+	return true
+}
+
+// occupy takes a place at a replica, whether one is free or not.
+func (d *deployment) occupy(r *replica) {
+	listed := r.listed
+	if listed {
+		d.unlist(r)
+	}
 	r.inFlight++
 	d.inFlight++
-	d.list(r)
-	return r
+	d.busy.rise()
+	if listed {
+		d.list(r)
+	}
 }
 
 // give takes back a place.
@@ -72,27 +143,37 @@ func (d *deployment) give(r *replica) {
 	}
 	r.inFlight--
 	d.inFlight--
+	d.busy.fall()
 	if listed {
 		d.list(r)
 	}
 }
 
 func (d *deployment) list(r *replica) {
+	r.listed = true
+	if !r.warm.IsZero() {
+		r.position = len(d.warming)
+		d.warming = append(d.warming, r)
+		return
+	}
 	for len(d.byLoad) <= r.inFlight {
 		d.byLoad = append(d.byLoad, nil)
 	}
-	r.position, r.listed = len(d.byLoad[r.inFlight]), true
+	r.position = len(d.byLoad[r.inFlight])
 	d.byLoad[r.inFlight] = append(d.byLoad[r.inFlight], r)
 	d.least = min(d.least, r.inFlight)
 }
 
 func (d *deployment) unlist(r *replica) {
-	list := d.byLoad[r.inFlight]
-	last := len(list) - 1
-	list[r.position] = list[last]
-	list[r.position].position = r.position
-	list[last] = nil
-	d.byLoad[r.inFlight] = list[:last]
+	list := &d.warming
+	if r.warm.IsZero() {
+		list = &d.byLoad[r.inFlight]
+	}
+	last := len(*list) - 1
+	(*list)[r.position] = (*list)[last]
+	(*list)[r.position].position = r.position
+	(*list)[last] = nil
+	*list = (*list)[:last]
 	r.listed = false
 }
 
@@ -110,6 +191,7 @@ func (d *deployment) dismiss(r *replica) (idle bool) {
 		r.benched.Stop()
 		r.benched = nil
 	}
+	d.pardon(r)
 	r.gone = true
 	if r.inFlight > 0 {
 		return false
@@ -120,7 +202,9 @@ func (d *deployment) dismiss(r *replica) (idle bool) {
 
 // reconcile makes a deployment's replicas those of the route, and returns those to close.
 func (d *deployment) reconcile(rd zarpa.RouteDeployment) (idle []*replica) {
-	d.weight, d.max = rd.Weight, rd.MaxConcurrency
+	d.weight, d.max, d.control = rd.Weight, rd.MaxConcurrency, rd.ModelControl
+	d.hold, d.slowStart = time.Duration(rd.Hold), time.Duration(rd.SlowStart)
+	others := d.usable > 0
 	if d.max <= 0 {
 		d.max = zarpa.DefaultMaxConcurrency
 	}
@@ -132,13 +216,17 @@ func (d *deployment) reconcile(rd zarpa.RouteDeployment) (idle []*replica) {
 		switch {
 		case r == nil:
 			network, address, _ := splitAddress(rr.Address) // validated before
-			r = &replica{key: key, id: rr.ID, in: d, conns: connPool{network: network, address: address}}
+			r = &replica{key: key, id: rr.ID, in: d, conns: connPool{network: network, address: address}, calls: callPool{network: network, address: address}}
 			d.replicas[key] = r
 		case !r.gone:
 			continue
 		}
 		r.gone = false
 		r.conns.open()
+		r.warm = time.Time{}
+		if others { // those that come together with the first one are no newer than it
+			d.warmUp(r, time.Now())
+		}
 		d.list(r)
 		d.usable++
 	}
@@ -147,6 +235,7 @@ func (d *deployment) reconcile(rd zarpa.RouteDeployment) (idle []*replica) {
 			idle = append(idle, r)
 		}
 	}
+	d.rescue()
 	return idle
 }
 
@@ -159,6 +248,8 @@ func (p *pool) update(route zarpa.Route) {
 	if p.maxQueue <= 0 {
 		p.maxQueue = zarpa.DefaultMaxQueue
 	}
+	p.bound.Store(int64(p.maxQueue))
+	p.ejection = route.Ejection
 	before := map[string]*deployment{}
 	for _, d := range p.deployments {
 		before[d.name] = d
@@ -173,6 +264,7 @@ func (p *pool) update(route zarpa.Route) {
 		idle = append(idle, d.reconcile(rd)...)
 		p.deployments = append(p.deployments, d)
 	}
+	slices.SortFunc(p.deployments, func(a, b *deployment) int { return cmp.Compare(a.name, b.name) })
 	for _, d := range before {
 		idle = append(idle, d.reconcile(zarpa.RouteDeployment{Name: d.name})...)
 		p.metrics.forget(p.endpoint, d.name)
@@ -180,52 +272,53 @@ func (p *pool) update(route zarpa.Route) {
 	p.resettle(before)
 	for _, d := range p.deployments {
 		p.grant(d)
+		p.rouse(d)
 	}
 	p.mu.Unlock()
 	for _, r := range idle {
-		r.conns.close()
+		r.close()
 	}
 }
 
-// resettle gives the waiters of deployments that cannot serve them to those that can. p.mu is held.
+// resettle gives the waiters of deployments that cannot serve them to those that can. Who waits for a
+// deployment that is started for it stays. p.mu is held.
 func (p *pool) resettle(removed map[string]*deployment) {
 	var move []*waiter
-	take := func(d *deployment, pinned bool) {
-		var stay []*waiter
-		for d.queue.length > 0 {
-			if w := d.queue.pop(); w.pinned && !pinned {
-				stay = append(stay, w)
-			} else {
+	take := func(d *deployment, which func(*waiter) bool) {
+		for w := d.queue.first; w != nil; {
+			next := w.next
+			if which(w) {
+				p.exit(w)
+				w.from = d.name
 				move = append(move, w)
 			}
-		}
-		for _, w := range stay {
-			d.queue.push(w, false)
+			w = next
 		}
 	}
-	take(p.limbo, true)
+	all := func(*waiter) bool { return true }
+	take(p.limbo, all)
 	for _, d := range removed {
-		take(d, true)
+		take(d, all)
 	}
 	for _, d := range p.deployments {
-		if d.usable == 0 {
-			take(d, false)
+		if !able(d) {
+			take(d, func(w *waiter) bool { return !w.pinned })
+		}
+		if d.weight > 0 {
+			take(d, func(w *waiter) bool { return w.mirror })
 		}
 	}
 	for _, w := range move {
-		name := ""
+		a := ask{spot: w.spot, mirror: w.mirror}
 		if w.pinned {
-			name = w.in.name
+			a.deployment = w.from
 		}
-		d, err := p.choose(name)
+		d, err := p.choose(a)
 		if err != nil {
-			w.in = nil
-			p.waiting--
 			w.granted <- grant{err: err}
 			continue
 		}
-		w.in = d
-		d.queue.push(w, false)
+		p.enter(w, d, false)
 	}
 }
 
@@ -252,6 +345,17 @@ func (p *pool) sweep(now time.Time) {
 	}
 }
 
+// hangUp closes gRPC's connections to replicas, at the gateway's end.
+func (p *pool) hangUp() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, d := range p.deployments {
+		for _, r := range d.replicas {
+			r.calls.close()
+		}
+	}
+}
+
 // load is what a deployment does at one moment.
 type load struct {
 	deployment                 string
@@ -263,13 +367,7 @@ func (p *pool) state() []load {
 	defer p.mu.Unlock()
 	out := make([]load, 0, len(p.deployments)+1)
 	for _, d := range p.deployments {
-		n := 0
-		for _, r := range d.replicas {
-			if !r.gone {
-				n++
-			}
-		}
-		out = append(out, load{d.name, d.queue.length, d.inFlight, n})
+		out = append(out, load{d.name, d.queue.length, d.inFlight, d.onRoutes()})
 	}
 	if p.limbo.queue.length > 0 {
 		out = append(out, load{"", p.limbo.queue.length, 0, 0})
@@ -281,7 +379,10 @@ func (p *pool) state() []load {
 type waiter struct {
 	granted    chan grant // of one
 	pinned     bool       // named its deployment
+	mirror     bool       // a copy, which nobody waits for
+	spot       spot
 	in         *deployment
+	from       string // the deployment that it was taken from
 	prev, next *waiter
 }
 
@@ -291,34 +392,49 @@ type grant struct {
 	err     *zarpa.Error
 }
 
-// queue is first in, first out; leaving it from the middle costs the same as from an end.
+// queue is first in, first out, but for copies, who stand behind all others; entering and leaving cost the
+// same wherever that is.
 type queue struct {
 	first, last *waiter
+	copies      *waiter // the first of them
 	length      int
+	waited      integral      // of length
+	total       *atomic.Int64 // of all queues of the pool, copies left out, readable without mu
 }
 
 func (q *queue) push(w *waiter, front bool) {
-	w.prev, w.next = nil, nil
+	w.next = nil // whom w comes before
 	switch {
-	case q.length == 0:
-		q.first, q.last = w, w
+	case w.mirror && q.copies == nil:
+		q.copies = w
+	case w.mirror:
 	case front:
-		w.next, q.first.prev = q.first, w
-		q.first = w
+		w.next = q.first
 	default:
-		w.prev, q.last.next = q.last, w
+		w.next = q.copies
+	}
+	w.prev = q.last
+	if w.next != nil {
+		w.prev, w.next.prev = w.next.prev, w
+	} else {
 		q.last = w
 	}
+	if w.prev != nil {
+		w.prev.next = w
+	} else {
+		q.first = w
+	}
 	q.length++
-}
-
-func (q *queue) pop() *waiter {
-	w := q.first
-	q.remove(w)
-	return w
+	q.waited.rise()
+	if !w.mirror {
+		q.total.Add(1)
+	}
 }
 
 func (q *queue) remove(w *waiter) {
+	if q.copies == w {
+		q.copies = w.next
+	}
 	if w.prev != nil {
 		w.prev.next = w.next
 	} else {
@@ -331,4 +447,8 @@ func (q *queue) remove(w *waiter) {
 	}
 	w.prev, w.next = nil, nil
 	q.length--
+	q.waited.fall()
+	if !w.mirror {
+		q.total.Add(-1)
+	}
 }

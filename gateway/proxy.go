@@ -27,7 +27,7 @@ import (
 //   - The same with any error, for GET, HEAD and OPTIONS without a body: HTTP lets them be repeated
 //     (RFC 9110, section 9.2.2).
 //
-// The last three are tried once more, at another replica if one is free, else at the same one, on a
+// The last three are tried once more, within the endpoint's retry budget, at another replica if one is free, else at the same one, on a
 // fresh connection. A request that was written to a fresh connection is never sent again, nor is
 // one whose body was streamed, nor one of whose answer a byte was read.
 
@@ -50,13 +50,12 @@ func (ex *exchange) forward() *zarpa.Error {
 			ex.rule.pool.bench(r)
 			ex.giveBack()
 			ex.series.retries.Inc()
-			ex.wait.again = true
+			ex.wait.again = !ex.copied
 			if queued := ex.acquire(); queued != nil {
 				return queued.Because(err)
 			}
-		case out == unread && !fresh:
+		case out == unread && !fresh && !ex.copied && ex.rule.mayRetry(ex.series):
 			fresh = true
-			ex.series.retries.Inc()
 			ex.replica = ex.rule.pool.another(ex.replica)
 		default:
 			return zarpa.AsError(err)
@@ -66,6 +65,8 @@ func (ex *exchange) forward() *zarpa.Error {
 
 // try sends the request once. With fresh set it makes a new connection.
 func (ex *exchange) try(fresh bool) (outcome, error) {
+	ex.trace.tries++
+	ex.trace.replica = ex.replica.id
 	var c *conn
 	if !fresh {
 		c = ex.replica.conns.get()
@@ -73,10 +74,7 @@ func (ex *exchange) try(fresh bool) (outcome, error) {
 	if c == nil {
 		var err error
 		if c, err = ex.g.dial.dial(ex.r.Context(), &ex.replica.conns, ex.deadline); err != nil {
-			if broken := ex.broken(); broken != nil {
-				return answered, broken
-			}
-			return unreached, err
+			return ex.undialed(err)
 		}
 	}
 	if !ex.attach(c) {
@@ -85,17 +83,33 @@ func (ex *exchange) try(fresh bool) (outcome, error) {
 	}
 	began := time.Now()
 	in := ex.g.readers.get(c)
+	r := ex.replica // which talk gives back
 	out, err := ex.talk(c, in)
+	ex.rule.pool.judge(ex.r.Context(), r, ex.verdict(out, fresh, err))
 	// The connection is kept where the answer was read to its end and nobody broke it off.
 	if c != nil && ex.conn != nil {
 		ex.detach()
 		_ = c.Close()
 	}
 	ex.g.readers.put(in)
+	took := time.Since(began)
+	ex.trace.upstream += took
 	if out == answered {
-		ex.series.upstream.Observe(time.Since(began).Seconds())
+		ex.series.upstream.Observe(took.Seconds())
 	}
 	return out, err
+}
+
+// undialed tells a replica that could not be reached from a request whose time to reach one was over,
+// which may be seen here before its timer is: that is no replica's fault.
+func (ex *exchange) undialed(err error) (outcome, error) {
+	if broken := ex.broken(); broken != nil {
+		return answered, broken
+	}
+	if !time.Now().Before(ex.deadline) {
+		return answered, ex.rule.timeoutError()
+	}
+	return unreached, err
 }
 
 // talk writes the request, reads the head of the answer and hands the answer on.
@@ -242,10 +256,7 @@ func (ex *exchange) readHead(in *bufio.Reader) error {
 		if err := parseHead(text, a); err != nil {
 			return err
 		}
-		if a.status == http.StatusSwitchingProtocols {
-			return errHead // nobody asked for it
-		}
-		if a.status >= 200 {
+		if a.status >= 200 || a.status == http.StatusSwitchingProtocols {
 			return nil
 		}
 	}

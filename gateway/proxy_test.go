@@ -265,7 +265,10 @@ func TestHeadersAreClean(t *testing.T) {
 	if in.Get("X-Forwarded-For") != "1.2.3.4, 127.0.0.1" || in.Get("X-Forwarded-Proto") != "http" || len(in["Accept"]) != 2 {
 		t.Errorf("%v", in)
 	}
-	g.want(call{header: http.Header{"Connection": {"Upgrade"}, "Upgrade": {"websocket"}}}, 501, "WebSocket")
+	g.want(call{header: http.Header{"Connection": {"Upgrade"}, "Upgrade": {"websocket"}}}, 200, "") // a POST asks for none
+	if in := (<-got).Header; in.Get("Upgrade") != "" {
+		t.Errorf("%v", in)
+	}
 }
 
 func TestHeadHasNoBodyAndItsLength(t *testing.T) {

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/zarpa-dev/zarpa"
 )
 
 // relay hands the answer to the client. A small one is read whole first: then the replica is free
@@ -17,28 +19,38 @@ import (
 // part for the whole.
 func (ex *exchange) relay(c *conn, in *bufio.Reader) error {
 	a := &ex.work.answer
+	a.shared = ex.rule.cors != nil
 	h := ex.w.Header()
+	status := answerStatus(ex.statuses(), a, h)
+	h["Azureml-Model-Deployment"] = ex.series.named
+	if a.status >= http.StatusInternalServerError || a.status == http.StatusFailedDependency {
+		ex.ending = faulty
+	}
 	switch {
+	case a.status == http.StatusSwitchingProtocols:
+		return ex.tunnel(c, in)
 	case a.bodyless(ex.r.Method):
 		a.copyFields(h, a.status)
 		if a.length >= 0 && a.status != http.StatusNoContent {
 			h["Content-Length"] = []string{strconv.FormatInt(a.length, 10)}
 		}
 		ex.settle(c, in)
-		ex.status = a.status
-		ex.w.WriteHeader(a.status)
+		ex.status = status
+		ex.w.WriteHeader(status)
 		return nil
 	case a.length >= 0 && a.length <= SmallBody:
-		return ex.relayWhole(c, in)
+		return ex.relayWhole(c, in, status)
 	}
+	if broken := ex.beginAnswer(writing); broken != nil {
+		return broken
+	}
+	defer ex.setPhase(working)
 	a.copyFields(h, a.status)
 	if a.length >= 0 {
 		h["Content-Length"] = []string{strconv.FormatInt(a.length, 10)}
 	}
-	ex.status = a.status
-	ex.setPhase(writing)
-	defer ex.setPhase(working)
-	ex.w.WriteHeader(a.status)
+	ex.status = status
+	ex.w.WriteHeader(status)
 	if err := ex.relayStream(in); err != nil {
 		// The status has left: the end of the connection is all that can be said to the client.
 		ex.cut = true
@@ -46,8 +58,10 @@ func (ex *exchange) relay(c *conn, in *bufio.Reader) error {
 			ex.status = statusLeft
 		} else if broken := ex.broken(); broken != nil {
 			ex.status = broken.Code.HTTPStatus()
+			ex.blame(broken.Code)
 		} else {
 			ex.status = http.StatusBadGateway
+			ex.blame(zarpa.ModelError)
 		}
 		return nil
 	}
@@ -56,7 +70,7 @@ func (ex *exchange) relay(c *conn, in *bufio.Reader) error {
 }
 
 // relayWhole reads a small body to its end, frees the replica and answers in one write.
-func (ex *exchange) relayWhole(c *conn, in *bufio.Reader) error {
+func (ex *exchange) relayWhole(c *conn, in *bufio.Reader, status int) error {
 	a := &ex.work.answer
 	n := int(a.length)
 	var body []byte
@@ -79,15 +93,17 @@ func (ex *exchange) relayWhole(c *conn, in *bufio.Reader) error {
 		}
 		return brokenReplica(errors.Join(errHeadBegun, err))
 	}
+	ex.settle(c, in)
+	if broken := ex.beginAnswer(finishing); broken != nil {
+		return broken
+	}
 	h := ex.w.Header()
 	a.copyFields(h, a.status)
 	h["Content-Length"] = []string{strconv.Itoa(n)}
-	ex.settle(c, in)
-	ex.status = a.status
-	ex.setPhase(writing)
-	ex.w.WriteHeader(a.status)
+	ex.status = status
+	ex.w.WriteHeader(status)
 	_, err = ex.w.Write(body)
-	ex.setPhase(working)
+	ex.endAnswer(err)
 	if err != nil {
 		ex.status, ex.cut = statusLeft, true
 	}
@@ -127,12 +143,12 @@ func (ex *exchange) relayStream(in *bufio.Reader) error {
 		n, err := body.Read(room)
 		if n > 0 {
 			if _, err := ex.w.Write(room[:n]); err != nil {
-				return err
+				return ex.stuck(err)
 			}
 			copied += int64(n)
 			if flush {
 				if err := rc.Flush(); err != nil {
-					return err
+					return ex.stuck(err)
 				}
 			}
 		}
@@ -150,6 +166,14 @@ func (ex *exchange) relayStream(in *bufio.Reader) error {
 		return ex.relayTrailer(in)
 	}
 	return nil
+}
+
+// stuck notes that it is the client who takes nothing more.
+func (ex *exchange) stuck(err error) error {
+	ex.mu.Lock()
+	ex.slow = true
+	ex.mu.Unlock()
+	return err
 }
 
 // maxTrailer is how many trailer fields an answer may have.

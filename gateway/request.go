@@ -42,10 +42,15 @@ func (ex *exchange) appendHead(b []byte, length int64, now time.Time) []byte {
 			b = appendField(b, name, v[0])
 		}
 	}
+	if ex.copied {
+		b = appendField(b, headerMirror, "true")
+	}
 	b = ex.appendForwarded(b)
 	b = append(b, "\r\nZarpa-Timeout-Ms: "...)
 	b = strconv.AppendInt(b, max(1, ex.deadline.Sub(now).Milliseconds()), 10)
 	switch {
+	case ex.upgrade:
+		b = append(b, "\r\nConnection: Upgrade\r\nUpgrade: websocket"...)
 	case length < 0:
 		b = append(b, "\r\nTransfer-Encoding: chunked"...)
 	case length > 0 || r.Method == http.MethodPost || r.Method == http.MethodPut || r.Method == http.MethodPatch:

@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"net"
@@ -16,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/zarpa-dev/zarpa"
 	"github.com/zarpa-dev/zarpa/gateway"
@@ -40,7 +40,7 @@ func TestControlSocketTakesAndKeepsRoutes(t *testing.T) {
 	go func() { ended <- g.Serve(ctx, gateway.Listeners{Public: []net.Listener{public}, Control: control}) }()
 	c := gateway.NewControlClient(filepath.Join(dir, "c"))
 	defer c.Close()
-	want := zarpa.Routes{Revision: 4, Endpoints: []zarpa.Route{route("unix:/nowhere")}}
+	want := zarpa.Routes{Revision: 4, Endpoints: []zarpa.Route{ejecting("unix:/nowhere")}}
 	if err := c.SetRoutes(ctx, want); err != nil {
 		t.Fatal(err)
 	}
@@ -136,31 +136,19 @@ func TestDrainLetsRunningRequestsEnd(t *testing.T) {
 	}
 }
 
-func TestServesTLS(t *testing.T) {
-	t.Parallel()
+// certified are listeners to be with a certificate that signs itself.
+func certified(t *testing.T) (gateway.Listeners, *x509.Certificate) {
+	t.Helper()
 	s := httptest.NewTLSServer(http.NotFoundHandler())
 	defer s.Close()
 	pair := s.TLS.Certificates[0]
-	secret, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	l := gateway.Listeners{CertFile: filepath.Join(dir, "cert"), KeyFile: filepath.Join(dir, "key")}
-	for file, block := range map[string]*pem.Block{
-		l.CertFile: {Type: "CERTIFICATE", Bytes: pair.Certificate[0]}, l.KeyFile: {Type: "PRIVATE KEY", Bytes: secret},
-	} {
-		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	listen := func() net.Listener {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		return ln
-	}
+	l := gateway.Listeners{TLS: &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &pair, nil }}}
+	return l, s.Certificate()
+}
+
+func TestServesTLS(t *testing.T) {
+	t.Parallel()
+	l, certificate := certified(t)
 	r := route(replica(t, func(w http.ResponseWriter, r *http.Request) {
 		b, _ := io.ReadAll(r.Body)
 		_, _ = fmt.Fprintf(w, "%s %d", r.Header.Get("X-Forwarded-Proto"), len(b))
@@ -171,11 +159,11 @@ func TestServesTLS(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	l.Public = []net.Listener{listen()}
+	l.Public = []net.Listener{listenLocal(t)}
 	go func() { ended <- g.Serve(ctx, l) }()
 	for _, two := range []bool{false, true} {
 		roots := x509.NewCertPool()
-		roots.AddCert(s.Certificate())
+		roots.AddCert(certificate)
 		c := &http.Client{Transport: &http.Transport{ForceAttemptHTTP2: two, TLSClientConfig: &tls.Config{RootCAs: roots}}}
 		for _, size := range []int{3, 200_000} {
 			req, _ := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+l.Public[0].Addr().String()+"/endpoints/iris/score", strings.NewReader(strings.Repeat("x", size)))
@@ -196,8 +184,28 @@ func TestServesTLS(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	bad := gateway.Listeners{Public: []net.Listener{listen()}, CertFile: l.KeyFile, KeyFile: l.KeyFile}
-	if err := g.Serve(context.Background(), bad); err == nil {
-		t.Error("a key was taken for a certificate")
+}
+
+// A gateway of this release may come back with the file of one that knew neither tries nor ejection.
+func TestOlderRoutesFilesGetTheDefaults(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "routes.json")
+	const content = `{"revision": 7, "endpoints": [
+		{"endpoint": "old", "auth": "none", "request_timeout": "60s", "max_queue": 9, "deployments": []},
+		{"endpoint": "new", "auth": "none", "retry_budget": 0, "ejection": {"failures": -1, "time": "7s", "max_percent": 20}, "deployments": []}]}`
+	if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r, err := gateway.LoadRoutes(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	older, newer := r.Endpoints[0], r.Endpoints[1]
+	var none *zarpa.EjectionSpec
+	if older.MaxQueue != 9 || older.RetryBudget != zarpa.DefaultRetryBudget || older.Ejection == nil || *older.Ejection != *none.WithDefaults() {
+		t.Errorf("%+v, %+v", older, older.Ejection)
+	}
+	if want := (zarpa.EjectionSpec{Failures: -1, Time: zarpa.Duration(7 * time.Second), MaxPercent: 20}); newer.RetryBudget != 0 || *newer.Ejection != want {
+		t.Errorf("%+v, %+v", newer, newer.Ejection)
 	}
 }

@@ -13,23 +13,25 @@ import (
 //	{"data": [T1, T2]}                 each input of a model with several, in the signature's order
 //	{"data": {"x": T1, "y": T2}}       inputs by name
 //	{"data": [{"x": 1, "y": "a"}, …]}  rows of named columns, a column for each input
+//	{"data": {"columns": ["x", "y"], "index": [0], "data": [[1, "a"]]}}  a pandas table, orient "split"
 //	{"input_data": …}                  the same under the original's second name
 //
 // and beside it "outputs", names to limit the answer to; "parameters", of which allow_nan counts;
-// and "method", which may only be "predict". The answer is an object of all outputs by name, each
-// in its shape.
+// and "method", the name of what the model is to do: of a model that is an object with methods, such as
+// scikit-learn's, predict_proba where it has that, or predict; of others predict. The answer is an
+// object of all outputs, or those of the method, by name, each in its shape.
 type dataForm struct{}
 
 var _ codec = dataForm{}
 
 func (dataForm) decode(c *call, _ *http.Request) error {
 	d := &c.dec
-	found := false
+	found, method := false, ""
 	err := object(d, func(key []byte) error {
 		switch string(key) {
 		case "data", "input_data":
 			if found {
-				return twice("field", key)
+				return zarpa.Errorf(zarpa.Invalid, "field %.60q: the data stand there already", key).WithHint("data and input_data are two names of one field")
 			}
 			found = true
 			return c.data()
@@ -42,18 +44,19 @@ func (dataForm) decode(c *call, _ *http.Request) error {
 				if err != nil {
 					return err
 				}
-				return c.want(name)
+				return c.want(name, requested{})
 			})
 		case "parameters":
-			return c.parameters()
+			return c.requestParameters()
 		case "method":
 			if d.Peek() != '"' {
 				return d.Unexpected("a method's name")
 			}
 			name, err := d.Text()
-			if err == nil && string(name) != "predict" {
-				return zarpa.Errorf(zarpa.Invalid, "method %.60q: the model has predict only", name).WithHint("leave method out, and choose with outputs")
+			if err == nil && len(name) == 0 {
+				return zarpa.Errorf(zarpa.Invalid, "method: empty").WithHint("leave it out, or name one")
 			}
+			method = string(name)
 			return err
 		}
 		return unknown("field", key, []string{"data", "input_data", "method", "outputs", "parameters"})
@@ -64,6 +67,9 @@ func (dataForm) decode(c *call, _ *http.Request) error {
 	if !found {
 		return zarpa.Errorf(zarpa.Invalid, "field data: missing").WithHint(`send {"data": …}`)
 	}
+	if err := c.chooseMethod(method, scoreMethods()); err != nil {
+		return err
+	}
 	return d.End()
 }
 
@@ -71,6 +77,9 @@ func (c *call) data() error {
 	d := &c.dec
 	switch d.Peek() {
 	case '{':
+		if c.isTable() {
+			return c.splitTable()
+		}
 		return c.byName()
 	case '[':
 		here := d.Offset()
@@ -78,6 +87,9 @@ func (c *call) data() error {
 		first := d.Peek()
 		d.Seek(here)
 		if first == '{' {
+			if c.knownColumns() != nil {
+				return c.records()
+			}
 			return c.byRow()
 		}
 	}
@@ -89,12 +101,21 @@ func (c *call) data() error {
 
 // read reads one input's value, or one row of it at level 1.
 func (c *call) read(i, level int) error {
-	v := &c.values[i]
+	v, info := &c.values[i], &c.model.sig.Inputs[i]
+	if info.Type == zarpa.Sequence || info.Type == zarpa.Map {
+		return noTensor(info)
+	}
 	v.given = true
 	if err := c.dec.Append(&v.Builder, level); err != nil {
 		return inside(c.model.sig.Inputs[i].Name, err)
 	}
 	return nil
+}
+
+// noTensor is the answer to a request for a model that takes more than tensors.
+func noTensor(info *zarpa.ValueInfo) error {
+	return zarpa.Errorf(zarpa.Invalid, "input %q: the model takes a %v there, which requests cannot carry", info.Name, info.Type).
+		WithHint("export the model so that it takes tensors")
 }
 
 func (c *call) byPosition() error {
@@ -167,8 +188,15 @@ func (c *call) row(row int64) error {
 }
 
 func (dataForm) encode(c *call) error {
+	out, err := c.appendNamed(c.out[:0])
+	c.out = append(out, '\n')
+	return err
+}
+
+// appendNamed writes all outputs by name, each in its shape.
+func (c *call) appendNamed(out []byte) ([]byte, error) {
 	format := tensorjson.Format{NonFinite: c.allow}
-	out := append(c.out[:0], '{')
+	out = append(out, '{')
 	var err error
 	for i := range c.outputs {
 		t := &c.outputs[i]
@@ -177,9 +205,8 @@ func (dataForm) encode(c *call) error {
 		}
 		out, _ = tensorjson.AppendString(out, t.Name)
 		if out, err = format.AppendNested(append(out, ':'), t); err != nil {
-			return err
+			return out, err
 		}
 	}
-	c.out = append(out, '}', '\n')
-	return nil
+	return append(out, '}'), nil
 }

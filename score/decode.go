@@ -16,23 +16,29 @@ import (
 	"github.com/zarpa-dev/zarpa/internal/tensorjson"
 )
 
-// decode reads the body and makes it c.inputs. The body is JSON whatever its Content-Type says:
-// clients send none, or that of a form.
+// decode reads the body and makes it c.inputs. The body is what the codec says, whatever its
+// Content-Type: clients send none, or that of a form.
 func (s *Server) decode(w http.ResponseWriter, r *http.Request, c *call, form codec) error {
-	var err error
-	limit := int64(s.opts.MaxBody)
-	if c.body, err = httpx.ReadBody(w, r, limit, c.body); err != nil {
+	length, binary, err := binaryHeader(r.Header)
+	if err != nil {
 		return err
 	}
+	limit := int64(s.opts.MaxBody)
+	c.body = lead(httpx.Grow(c.body, r.ContentLength+alignment), length)
+	free := len(c.body)
+	if c.body, err = httpx.ReadBodyAt(w, r, limit, c.body); err != nil {
+		return err
+	}
+	c.text = c.body[free:]
 	if encoding := r.Header["Content-Encoding"]; len(encoding) > 0 {
-		if c.body, err = decompress(strings.Join(encoding, ","), c.body, limit); err != nil {
+		if c.text, err = decompress(strings.Join(encoding, ","), c.text, limit, length); err != nil {
 			return err
 		}
 	}
-	if len(bytes.TrimSpace(c.body)) == 0 {
-		return zarpa.Errorf(zarpa.Invalid, "request body: empty").WithHint(`send a JSON object such as {"data": [[1, 2]]}`)
+	if !binary && len(bytes.TrimSpace(c.text)) == 0 {
+		return zarpa.Errorf(zarpa.Invalid, "request body: empty").WithHint("send a JSON object")
 	}
-	c.dec.Reset(c.body)
+	c.dec.Reset(c.text)
 	if err := form.decode(c, r); err != nil {
 		return err
 	}
@@ -40,8 +46,8 @@ func (s *Server) decode(w http.ResponseWriter, r *http.Request, c *call, form co
 }
 
 // decompress undoes one Content-Encoding. "deflate" is zlib by the standard and bare in practice:
-// both are taken.
-func decompress(encoding string, body []byte, limit int64) ([]byte, error) {
+// both are taken. header is the length of what stands before the tensors.
+func decompress(encoding string, body []byte, limit int64, header int) ([]byte, error) {
 	var src io.Reader
 	var err error
 	switch strings.ToLower(strings.TrimSpace(encoding)) {
@@ -57,13 +63,16 @@ func decompress(encoding string, body []byte, limit int64) ([]byte, error) {
 		return nil, httpx.WithStatus(zarpa.Errorf(zarpa.Invalid, "Content-Encoding %.40q: not known", encoding).
 			WithHint("use gzip, deflate or none"), http.StatusUnsupportedMediaType)
 	}
-	var plain []byte
+	plain := lead(httpx.Grow(nil, int64(len(body)+alignment)), header)
+	free := len(plain)
 	if err == nil {
-		plain, err = httpx.ReadAll(src, limit, httpx.Grow(nil, int64(len(body))))
+		plain, err = httpx.ReadAll(src, limit, plain)
 	}
 	switch {
-	case err == nil, errors.As(err, new(*zarpa.Error)):
-		return plain, err
+	case err == nil:
+		return plain[free:], nil
+	case errors.As(err, new(*zarpa.Error)):
+		return nil, err
 	}
 	return nil, zarpa.Errorf(zarpa.Invalid, "request body: not valid %s", encoding).Because(err)
 }
@@ -84,10 +93,20 @@ func (c *call) finish() error {
 			}
 		}
 		shape, ok := fit(v.Shape(), v.rows > 0, info)
+		if !ok && v.shaped {
+			return inside(info.Name, wrongShape(shape, info).WithHint("-1 may be any size"))
+		}
 		if !ok {
 			return inside(info.Name, misfit(shape, info))
 		}
-		c.inputs = append(c.inputs, zarpa.Tensor{Name: info.Name, Type: info.Type, Shape: shape, Data: v.Data(), Strings: v.Strings()})
+		if err := checkEmpty(shape); err != nil {
+			return inside(info.Name, err)
+		}
+		data, strings := v.Data(), v.Strings()
+		if v.binary {
+			data, strings = v.raw, v.text
+		}
+		c.inputs = append(c.inputs, zarpa.Tensor{Name: info.Name, Type: info.Type, Shape: shape, Data: data, Strings: strings})
 	}
 	return nil
 }
@@ -116,9 +135,37 @@ func fit(shape []int64, column bool, info *zarpa.ValueInfo) ([]int64, bool) {
 	return shape, true
 }
 
+// maxEmpty bounds what the dimensions of a tensor without elements claim: a model that reduces the
+// empty dimension answers as many elements, however short the request is.
+const maxEmpty = 1 << 20
+
+// checkEmpty refuses shapes such as [4000000000 0].
+func checkEmpty(shape []int64) error {
+	if !slices.Contains(shape, 0) {
+		return nil
+	}
+	claimed := int64(1)
+	for _, d := range shape {
+		if d > 0 {
+			if d > maxEmpty/claimed {
+				return zarpa.Errorf(zarpa.Invalid, "shape %v: more than %d rows without elements", shape, maxEmpty)
+			}
+			claimed *= d
+		}
+	}
+	return nil
+}
+
+func wrongShape(shape []int64, info *zarpa.ValueInfo) *zarpa.Error {
+	return zarpa.Errorf(zarpa.Invalid, "shape %v, the model takes %v", shape, info.Sizes())
+}
+
+// misfit is wrongShape for data whose nesting is their shape.
 func misfit(shape []int64, info *zarpa.ValueInfo) error {
-	err := zarpa.Errorf(zarpa.Invalid, "shape %v, the model takes %v", shape, info.Sizes())
+	err := wrongShape(shape, info)
 	switch {
+	case len(shape) > 0 && shape[0] == 0:
+		return err.WithHint("send at least one row")
 	case len(shape) == len(info.Shape)-1:
 		return err.WithHint("put one more pair of brackets around the data: the first dimension counts the rows")
 	case len(shape) == len(info.Shape):
@@ -129,6 +176,9 @@ func misfit(shape []int64, info *zarpa.ValueInfo) error {
 
 // inside puts the input's name before an error in its value.
 func inside(input string, err error) error {
+	if err == nil {
+		return nil
+	}
 	e := *zarpa.AsError(err)
 	e.Message = "input " + quote(input) + ": " + e.Message
 	return &e
@@ -196,7 +246,7 @@ func array(d *tensorjson.Decoder, element func(i int64) error) error {
 }
 
 // want adds an output to those that the answer is limited to.
-func (c *call) want(name []byte) error {
+func (c *call) want(name []byte, how requested) error {
 	i, ok := c.model.outputs[string(name)]
 	if !ok {
 		return unknown("output", name, names(c.model.sig.Outputs))
@@ -206,32 +256,18 @@ func (c *call) want(name []byte) error {
 		return twice("output", name)
 	}
 	c.wanted = append(c.wanted, known)
+	c.asked = append(c.asked, how)
 	return nil
 }
 
-// parameters reads the request's parameters: allow_nan is ours, those of the binary form are
-// refused when they ask for it, and the others are for whom they concern.
-func (c *call) parameters() error {
-	d := &c.dec
-	return object(d, func(key []byte) (err error) {
-		switch string(key) {
-		case "allow_nan":
-			if c.allow, err = d.Bool(); err != nil {
-				return zarpa.Errorf(zarpa.Invalid, "parameter allow_nan: not true or false")
-			}
-			return nil
-		case "binary_data_output", "binary_data":
-			if d.Peek() == 't' {
-				return binaryRefused(string(key))
-			}
-		case "binary_data_size":
-			return binaryRefused(string(key))
-		}
-		return d.Skip()
-	})
-}
-
-func binaryRefused(what string) *zarpa.Error {
-	return zarpa.Errorf(zarpa.Invalid, "%s: this server does not speak the binary tensor extension", what).
-		WithHint("send and ask for tensors as JSON (tritonclient: binary_data=False)")
+// how is in which way an output is to be written.
+func (c *call) how(name string) requested {
+	how := requested{}
+	if i := slices.Index(c.wanted, name); i >= 0 {
+		how = c.asked[i]
+	}
+	if !how.chosen {
+		how.binary = c.binaryOut
+	}
+	return how
 }

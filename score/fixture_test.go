@@ -10,7 +10,6 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/zarpa-dev/zarpa"
 )
@@ -111,15 +110,18 @@ func constant(out ...zarpa.Tensor) *session {
 
 func newServer(t testing.TB, s zarpa.Session, o Options) *Server {
 	t.Helper()
-	if o.ModelName == "" {
-		o.ModelName, o.ModelVersion, o.Aliases = "iris", "3", []string{"flowers", "a/b", "é x"}
+	if o.Models == nil {
+		o.Models = []ModelOptions{{Name: "iris", Version: "3", Aliases: []string{"flowers", "a/b", "é x"}}}
+		o.Models[0].Load = func(context.Context) (zarpa.Session, error) { return s, nil }
 	}
 	srv, err := New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if s != nil {
-		srv.SetReady(s, 1500*time.Millisecond)
+		if err := srv.LoadAll(t.Context()); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return srv
 }

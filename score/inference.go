@@ -1,30 +1,38 @@
 package score
 
 import (
-	"mime"
+	"encoding/base64"
 	"net/http"
 	"slices"
 	"strconv"
 
 	"github.com/zarpa-dev/zarpa"
-	"github.com/zarpa-dev/zarpa/internal/httpx"
 	"github.com/zarpa-dev/zarpa/internal/tensorjson"
 )
 
-// inferenceForm is the Open Inference Protocol's body of …/infer, as JSON. Data come nested in
-// the stated shape, or flat. Answers are flat. A Sequence or Map is answered as BYTES, one JSON
-// text for each item, marked by parameters.content_type.
+// inferenceForm is the Open Inference Protocol's body of …/infer: JSON, with tensors behind it
+// where the binary extension is used. Data come nested in the stated shape, or flat. Answers are
+// flat. A Sequence or Map is answered as BYTES, one JSON text for each item, marked by
+// parameters.content_type.
 type inferenceForm struct{}
 
 var _ codec = inferenceForm{}
 
 func (inferenceForm) decode(c *call, r *http.Request) error {
-	if err := jsonOnly(r); err != nil {
+	length, binary, err := binaryHeader(r.Header)
+	switch {
+	case err != nil:
 		return err
+	case binary && length == 0:
+		return c.decodeRaw()
+	case binary:
+		if err := c.split(length); err != nil {
+			return err
+		}
 	}
 	d := &c.dec
 	found := false
-	err := object(d, func(key []byte) (err error) {
+	err = object(d, func(key []byte) (err error) {
 		switch string(key) {
 		case "id":
 			c.hasID = true
@@ -33,7 +41,7 @@ func (inferenceForm) decode(c *call, r *http.Request) error {
 			}
 			return nil
 		case "parameters":
-			return c.parameters()
+			return c.requestParameters()
 		case "inputs":
 			if found {
 				return twice("field", key)
@@ -42,6 +50,8 @@ func (inferenceForm) decode(c *call, r *http.Request) error {
 			return array(d, func(i int64) error { return c.input(i) })
 		case "outputs":
 			return array(d, func(i int64) error { return c.output(i) })
+		case "model_name", "model_version": // the path says it; KServe's client says it here, too
+			return d.Skip()
 		}
 		return unknown("field", key, []string{"id", "inputs", "outputs", "parameters"})
 	})
@@ -51,16 +61,12 @@ func (inferenceForm) decode(c *call, r *http.Request) error {
 	if !found {
 		return zarpa.Errorf(zarpa.Invalid, "field inputs: missing").WithHint("the model takes %s", describeInputs(c.model.sig.Inputs))
 	}
-	return d.End()
-}
-
-// jsonOnly refuses the binary extension by what its requests say of themselves.
-func jsonOnly(r *http.Request) error {
-	if len(r.Header["Inference-Header-Content-Length"]) > 0 {
-		return httpx.WithStatus(binaryRefused("header Inference-Header-Content-Length"), http.StatusUnsupportedMediaType)
+	if err := d.End(); err != nil {
+		return err
 	}
-	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err == nil && media == "application/octet-stream" {
-		return httpx.WithStatus(binaryRefused("Content-Type application/octet-stream"), http.StatusUnsupportedMediaType)
+	if len(c.tensors) > 0 {
+		return zarpa.Errorf(zarpa.Invalid, "%d bytes are left behind the tensors", len(c.tensors)).
+			WithHint("the sum of the inputs' binary_data_size is the length of the body without its JSON")
 	}
 	return nil
 }
@@ -74,6 +80,9 @@ type tensor struct {
 	shape    [tensorjson.MaxRank]int64
 	data     int // where its data begin, -1 unknown
 	read     bool
+	binary   bool  // its bytes stand behind the JSON,
+	size     int64 // so many
+	base64   bool  // its strings are encoded
 }
 
 func (c *call) input(position int64) error {
@@ -88,7 +97,7 @@ func (c *call) input(position int64) error {
 		case "shape":
 			return c.inputShape(&t)
 		case "parameters":
-			return c.parameters()
+			return c.inputParameters(&t)
 		case "data":
 			return c.inputData(&t)
 		}
@@ -100,7 +109,7 @@ func (c *call) input(position int64) error {
 	for _, f := range []struct {
 		name    string
 		missing bool
-	}{{"name", t.index < 0}, {"datatype", t.typ == zarpa.Undefined}, {"shape", !t.hasShape}, {"data", t.data < 0}} {
+	}{{"name", t.index < 0}, {"datatype", t.typ == zarpa.Undefined}, {"shape", !t.hasShape}, {"data", t.data < 0 && !t.binary}} {
 		if f.missing {
 			return zarpa.Errorf(zarpa.Invalid, "inputs[%d]: field %s: missing", position, f.name)
 		}
@@ -171,6 +180,9 @@ func (c *call) inputData(t *tensor) error {
 	if err := c.checkType(t); err != nil {
 		return err
 	}
+	if err := c.checkJSON(t); err != nil {
+		return err
+	}
 	if t.read {
 		return twice("field", []byte("data"))
 	}
@@ -180,11 +192,18 @@ func (c *call) inputData(t *tensor) error {
 
 func (c *call) checkType(t *tensor) error {
 	info := &c.model.sig.Inputs[t.index]
+	if info.Type == zarpa.Sequence || info.Type == zarpa.Map {
+		return noTensor(info)
+	}
 	if t.typ != info.Type {
 		return zarpa.Errorf(zarpa.Invalid, "input %q: datatype %v, the model takes %v", info.Name, t.typ, info.Type)
 	}
+	return nil
+}
+
+func (c *call) checkJSON(t *tensor) error {
 	if t.typ == zarpa.Float16 || t.typ == zarpa.BFloat16 {
-		return noJSONForm("input", info.Name, t.typ)
+		return noJSONForm("input", c.model.sig.Inputs[t.index].Name, t.typ)
 	}
 	return nil
 }
@@ -192,6 +211,7 @@ func (c *call) checkType(t *tensor) error {
 // take completes an input whose every field is known.
 func (c *call) take(t *tensor) error {
 	v, info := &c.values[t.index], &c.model.sig.Inputs[t.index]
+	v.shaped = true
 	if err := c.checkType(t); err != nil {
 		return err
 	}
@@ -200,13 +220,15 @@ func (c *call) take(t *tensor) error {
 	if err != nil {
 		return inside(info.Name, err)
 	}
-	if !t.read {
-		behind := c.dec.Offset()
-		c.dec.Seek(t.data)
-		if err := c.read(t.index, 0); err != nil {
+	if t.binary {
+		if err := c.takeBinary(t); err != nil {
 			return err
 		}
-		c.dec.Seek(behind)
+		v.Reshape(shape)
+		return nil
+	}
+	if err := c.takeJSON(t); err != nil {
+		return err
 	}
 	nested := v.Shape()
 	if len(nested) > 1 && !slices.Equal(nested, shape) {
@@ -220,44 +242,77 @@ func (c *call) take(t *tensor) error {
 	return nil
 }
 
+// takeJSON reads data that stood before what they are.
+func (c *call) takeJSON(t *tensor) error {
+	if !t.read {
+		if err := c.checkJSON(t); err != nil {
+			return err
+		}
+		behind := c.dec.Offset()
+		c.dec.Seek(t.data)
+		if err := c.read(t.index, 0); err != nil {
+			return err
+		}
+		c.dec.Seek(behind)
+	}
+	if t.base64 {
+		return inside(c.model.sig.Inputs[t.index].Name, decodeBase64(c.values[t.index].Strings()))
+	}
+	return nil
+}
+
+// decodeBase64 decodes BYTES in place.
+func decodeBase64(elements []string) error {
+	for i, text := range elements {
+		plain, err := base64.StdEncoding.DecodeString(text)
+		if err != nil {
+			return zarpa.Errorf(zarpa.Invalid, "element [%d]: not base64, as content_type says", i)
+		}
+		elements[i] = string(plain)
+	}
+	return nil
+}
+
 func noJSONForm(what, name string, t zarpa.ElementType) error {
 	return zarpa.Errorf(zarpa.Invalid, "%s %q: %v has no JSON form in the inference protocol", what, name, t).
-		WithHint("use POST /score, which converts from and to plain numbers")
+		WithHint("use the binary tensor extension or gRPC, or POST /score, which converts from and to plain numbers")
 }
 
 func (c *call) output(position int64) error {
 	d := &c.dec
 	named := false
-	err := object(d, func(key []byte) error {
+	var name []byte
+	var how requested
+	err := object(d, func(key []byte) (err error) {
 		switch string(key) {
 		case "name":
 			if d.Peek() != '"' {
 				return d.Unexpected("an output's name")
 			}
-			name, err := d.Text()
-			if err != nil {
-				return err
-			}
 			if named {
 				return twice("field", key)
 			}
 			named = true
-			return c.want(name)
+			name, err = d.Text()
+			return err
 		case "parameters":
-			return c.parameters()
+			return c.outputParameters(&how)
 		}
 		return unknown("outputs["+strconv.FormatInt(position, 10)+"]: field", key, []string{"name", "parameters"})
 	})
-	if err == nil && !named {
+	switch {
+	case err != nil:
+		return err
+	case !named:
 		return zarpa.Errorf(zarpa.Invalid, "outputs[%d]: field name: missing", position)
 	}
-	return err
+	return c.want(name, how)
 }
 
 func (inferenceForm) encode(c *call) error {
 	out := append(c.out[:0], `{"model_name":`...)
 	out, _ = tensorjson.AppendString(out, c.name)
-	if v := c.model.version; v != "" {
+	if v := c.model.entry.Version; v != "" {
 		out, _ = tensorjson.AppendString(append(out, `,"model_version":`...), v)
 	}
 	if c.hasID {
@@ -279,50 +334,9 @@ func (inferenceForm) encode(c *call) error {
 			return err
 		}
 	}
-	c.out = append(out, "]}\n"...)
+	c.out = append(out, "]}"...)
+	if len(c.pieces) == 0 {
+		c.out = append(c.out, '\n')
+	}
 	return nil
-}
-
-func (c *call) appendOutput(out []byte, t *zarpa.Tensor) ([]byte, error) {
-	format := tensorjson.Format{NonFinite: c.allow}
-	out, _ = tensorjson.AppendString(append(out, `{"name":`...), t.Name)
-	switch t.Type {
-	case zarpa.Float16, zarpa.BFloat16:
-		return out, noJSONForm("output", t.Name, t.Type)
-	case zarpa.Sequence:
-		return c.appendItems(out, t.Items)
-	case zarpa.Map:
-		return c.appendItems(out, []zarpa.Tensor{*t})
-	default: // what is left follows
-	}
-	out = append(out, `,"datatype":"`...)
-	out = append(out, t.Type.String()...)
-	out = append(out, `","shape":[`...)
-	for i, n := range t.Shape {
-		if i > 0 {
-			out = append(out, ',')
-		}
-		out = strconv.AppendInt(out, n, 10)
-	}
-	out, err := format.AppendFlat(append(out, `],"data":`...), t)
-	return append(out, '}'), err
-}
-
-// appendItems writes values that are no tensors as a vector of JSON texts.
-func (c *call) appendItems(out []byte, items []zarpa.Tensor) ([]byte, error) {
-	format := tensorjson.Format{NonFinite: c.allow}
-	out = append(out, `,"datatype":"BYTES","shape":[`...)
-	out = strconv.AppendInt(out, int64(len(items)), 10)
-	out = append(out, `],"parameters":{"content_type":"application/json"},"data":[`...)
-	for i := range items {
-		if i > 0 {
-			out = append(out, ',')
-		}
-		var err error
-		if c.item, err = format.AppendNested(c.item[:0], &items[i]); err != nil {
-			return out, err
-		}
-		out, _ = tensorjson.AppendString(out, string(c.item))
-	}
-	return append(out, "]}"...), nil
 }

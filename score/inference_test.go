@@ -21,6 +21,7 @@ func TestInfer(t *testing.T) {
 			`{"name":"probabilities","datatype":"BYTES","shape":[1],"parameters":{"content_type":"application/json"},"data":["{\"0\":0.1,\"1\":0.9}"]}]}`,
 		}},
 		{name: "nested, without id", body: one(`"data":[[1,2,3,4]]`), want: []string{`"label"`}, not: []string{`"id"`}},
+		{name: "the model's name in the body", body: `{"model_name":"iris","model_version":null,"inputs":[{` + in + `,"data":[1,2,3,4]}]}`, want: []string{`"label"`}},
 		{name: "data first", body: `{"outputs":[{"name":"label"}],"inputs":[{"data":[[1,2,3,4]],"datatype":"FP32","shape":[1,4],"name":"input"}]}`, want: []string{`"label"`}, not: []string{"probabilities"}},
 		{name: "nothing binary asked", body: `{"parameters":{"binary_data_output":false},"outputs":[{"name":"label","parameters":{"binary_data":false}}],"inputs":[{` + in + `,"data":[1,2,3,4]}]}`, want: []string{`"label"`}},
 		{name: "no inputs", body: `{}`, status: 400, want: []string{`{"error":"field inputs: missing`}},
@@ -41,8 +42,11 @@ func TestInfer(t *testing.T) {
 		{name: "wrong rank", body: strings.Replace(one(`"data":[1,2,3,4]`), "[1,4]", "[4]", 1), status: 400, want: []string{"shape [4], the model takes [-1 4]"}},
 		{name: "unknown output", body: `{"outputs":[{"name":"lable"}],"inputs":[{` + in + `,"data":[1,2,3,4]}]}`, status: 400, want: []string{"did you mean label?"}},
 		{name: "output twice", body: `{"outputs":[{"name":"label"},{"name":"label"}],"inputs":[{` + in + `,"data":[1,2,3,4]}]}`, status: 400, want: []string{"twice"}},
-		{name: "binary input", body: `{"inputs":[{` + in + `,"parameters":{"binary_data_size":16}}]}`, status: 400, want: []string{"binary tensor extension"}},
-		{name: "binary output", body: `{"parameters":{"binary_data_output":true},"inputs":[{` + in + `,"data":[1,2,3,4]}]}`, status: 400, want: []string{"binary_data=False"}},
+		{name: "binary input without its header", body: `{"inputs":[{` + in + `,"parameters":{"binary_data_size":16}}]}`, status: 400, want: []string{"Inference-Header-Content-Length"}},
+		{name: "shared memory", body: `{"inputs":[{` + in + `,"parameters":{"shared_memory_region":"r","shared_memory_byte_size":16}}]}`, status: 400, want: []string{"shared memory: this server does not support it"}},
+		{name: "shared memory out", body: `{"outputs":[{"name":"label","parameters":{"shared_memory_region":"r"}}],"inputs":[{` + in + `,"data":[1,2,3,4]}]}`, status: 400, want: []string{"shared memory"}},
+		{name: "parameters of others", body: `{"parameters":{"priority":3,"x":{"y":[1]}},"outputs":[{"name":"label","parameters":{"z":null}}],"inputs":[{` + in + `,"parameters":{"content_type":"np"},"data":[1,2,3,4]}]}`, want: []string{`"label"`}},
+		{name: "a flag that is none", body: `{"parameters":{"binary_data_output":1},"inputs":[{` + in + `,"data":[1,2,3,4]}]}`, status: 400, want: []string{"parameter binary_data_output: not true or false"}},
 		{name: "NaN", body: one(`"data":[1,2,3,NaN]`), status: 400, want: []string{"allow_nan"}},
 		{name: "deep", body: strings.Repeat(`[`, 5000), status: 400, want: []string{"error"}},
 		{name: "no JSON", body: `hello`, status: 400, want: []string{"the character 'h'"}},
@@ -52,13 +56,6 @@ func TestInfer(t *testing.T) {
 			sc.not = append(sc.not, `"message"`, "panic")
 		}
 		sc.check(t, h, inferPath)
-	}
-	w := ask(h, http.MethodPost, inferPath, "{}", "Inference-Header-Content-Length", "2")
-	if w.Code != 415 || !strings.Contains(w.Body.String(), "binary tensor extension") {
-		t.Errorf("binary: %d %s", w.Code, w.Body)
-	}
-	if w := ask(h, http.MethodPost, inferPath, "{}", "Content-Type", "application/octet-stream"); w.Code != 415 {
-		t.Errorf("octet-stream: %d %s", w.Code, w.Body)
 	}
 }
 
@@ -75,12 +72,23 @@ func TestInferOfRareTypes(t *testing.T) {
 		{info("x", zarpa.Int64), scenario{name: "[1] for a scalar", body: body("[1]", "INT64", "[7]"), want: []string{`"shape":[],"data":[7]`}}},
 		{info("x", zarpa.String, -1), scenario{name: "text", body: body("[2]", "BYTES", `["a","é\n"]`), want: []string{`"data":["a","é\n"]`}}},
 		{info("x", zarpa.Float32, -1, 3), scenario{name: "no rows", body: body("[0,3]", "FP32", `[]`), want: []string{`"shape":[0,3],"data":[]`}}},
+		{info("x", zarpa.Float32, -1, -1), scenario{name: "rows of nothing", body: body("[1000,0]", "FP32", `[]`), want: []string{`"shape":[1000,0],"data":[]`}}},
+		{info("x", zarpa.Float32, -1, -1), scenario{name: "more of them than fit", body: body("[4000000000,0]", "FP32", `[]`), status: 400, want: []string{"rows without elements"}}},
 		{info("x", zarpa.Float32, 2, 2), scenario{name: "rows answered flat", body: body("[2,2]", "FP32", `[[1,2],[3,4]]`), want: []string{`"data":[1,2,3,4]`}}},
 		{info("x", zarpa.Uint8, -1), scenario{name: "range", body: body("[1]", "UINT8", `[256]`), status: 400, want: []string{"element [0]: 256 is out of range"}}},
 		{info("x", zarpa.Bool, -1), scenario{name: "number as bool", body: body("[1]", "BOOL", `[1]`), status: 400, want: []string{"true or false"}}},
 		{info("x", zarpa.Float16, -1), scenario{name: "half", body: body("[1]", "FP16", `[1]`), status: 400, want: []string{"no JSON form", "/score"}}},
 	} {
 		c.sc.check(t, newServer(t, echo(c.in), Options{}).Handler(), inferPath)
+	}
+	base64 := `{"outputs":[{"name":"out_x","parameters":{"content_type":"base64"}}],"inputs":[{"name":"x","shape":[2],"datatype":"BYTES","parameters":{"content_type":"base64"},"data":["AP8=",""]}]}`
+	h := newServer(t, echo(info("x", zarpa.String, -1)), Options{}).Handler()
+	for _, sc := range []scenario{
+		{name: "base64", body: base64, want: []string{`"parameters":{"content_type":"base64"},"data":["AP8=",""]`}},
+		{name: "parameters last", body: strings.Replace(base64, `"parameters":{"content_type":"base64"},"data":["AP8=",""]`, `"data":["AP8=",""],"parameters":{"content_type":"base64"}`, 1), want: []string{`"data":["AP8=",""]`}},
+		{name: "no base64", body: strings.Replace(base64, "AP8=", "?", 1), status: 400, want: []string{"element [0]: not base64"}},
+	} {
+		sc.check(t, h, inferPath)
 	}
 	half := zarpa.Tensor{Name: "y", Type: zarpa.Float16, Shape: []int64{1}, Data: le(uint16(0x3C00))}
 	scenario{name: "half out", body: body("[1]", "FP32", "[1]"), status: 400, want: []string{"no JSON form"}}.check(t, newServer(t, constant(half), Options{}).Handler(), inferPath)
@@ -101,8 +109,8 @@ func TestRoutes(t *testing.T) {
 		{ready, "HEAD", "/", 200, ""},
 		{loading, "GET", "/", 200, "Healthy"},
 		{ready, "GET", "/-/self", 200, `{"replica":"r1"}`},
-		{ready, "GET", "/v2", 200, `{"name":"zarpa","version":"zarpa/0.1","extensions":[]}`},
-		{ready, "GET", "/v2/", 200, `"extensions":[]`},
+		{ready, "GET", "/v2", 200, `{"name":"zarpa","version":"zarpa/0.1","extensions":["binary_tensor_data","classification"`},
+		{ready, "GET", "/v2/", 200, `"extensions":["binary`},
 		{ready, "GET", "/v2/health/live", 200, `{"live":true}`},
 		{loading, "GET", "/v2/health/live", 200, `{"live":true}`},
 		{ready, "GET", "/v2/health/ready", 200, `{"ready":true}`},
@@ -131,9 +139,10 @@ func TestRoutes(t *testing.T) {
 		{ready, "OPTIONS", "/score", 200, ""},
 		{ready, "POST", "/", 405, ""},
 		{ready, "GET", inferPath, 405, `"error"`},
+		{ready, "POS", inferPath, 405, `"error"`}, // a part of one that is allowed
 		{ready, "POST", "/v2/models/iris", 405, `"error"`},
 		{ready, "DELETE", "/v2/health/live", 405, `"error"`},
-		{ready, "GET", "/metrics", 200, "zarpa_score_model_load_seconds 1.5"},
+		{ready, "GET", "/metrics", 200, `zarpa_score_model_load_seconds{model="iris"} `},
 		{ready, "GET", "/swagger.json?version=4", 404, "Swagger version [4] is not valid. Supported versions: [2, 3, 3.1]."},
 		{ready, "GET", "/swagger.json?version=", 404, "Swagger version [] is not valid."},
 	} {
@@ -151,5 +160,19 @@ func TestRoutes(t *testing.T) {
 		if c.status == 405 && w.Header().Get("Allow") == "" {
 			t.Errorf("%s %s: no Allow", c.method, c.path)
 		}
+	}
+}
+
+func TestInputsThatAreNoTensorsAreRefused(t *testing.T) {
+	t.Parallel()
+	in := zarpa.ValueInfo{Name: "x", Type: zarpa.Map, Items: []zarpa.ValueInfo{{Type: zarpa.String}, {Type: zarpa.Float32}}}
+	h := newServer(t, echo(in), Options{}).Handler()
+	const want = `input \"x\": the model takes a MAP there, which requests cannot carry (export the model`
+	for path, body := range map[string]string{
+		"/score":       `{"data":{"x":{"b":2}}}`,
+		"/invocations": `{"inputs":{"x":{"b":2}}}`,
+		inferPath:      `{"inputs":[{"name":"x","shape":[1],"datatype":"BYTES","data":["b"]}]}`,
+	} {
+		scenario{name: path, body: body, status: 400, want: []string{want}}.check(t, h, path)
 	}
 }

@@ -163,6 +163,7 @@ func TestModelFailures(t *testing.T) {
 		logged bool
 	}{
 		{zarpa.Errorf(zarpa.ModelError, "the model failed: bad index").Because(errors.New("cause")), 424, "the model failed: bad index", "True", true},
+		{zarpa.Errorf(zarpa.ModelError, "the model failed, and nobody says more"), 424, "the model failed", "True", true},
 		{zarpa.Errorf(zarpa.Invalid, "input x: rank"), 400, "input x: rank", "False", false},
 		{errors.New("secret"), 500, "an internal error happened", "False", true},
 		{nil, 500, "an internal error happened", "False", true}, // a panic
@@ -321,12 +322,112 @@ func TestManyAtOnceDoNotMixUp(t *testing.T) {
 func TestNewRefusesWhatCannotWork(t *testing.T) {
 	t.Parallel()
 	reg := prometheus.NewRegistry()
-	if _, err := New(Options{ModelName: "m", Registry: reg}); err != nil {
+	one := []ModelOptions{{Name: "m"}}
+	if _, err := New(Options{Models: one, Registry: reg}); err != nil {
 		t.Fatal(err)
 	}
-	for _, o := range []Options{{}, {ModelName: "m", Self: make(chan int)}, {ModelName: "m", Registry: reg}} {
+	for _, o := range []Options{
+		{},
+		{Models: []ModelOptions{{}}},
+		{Models: []ModelOptions{{Name: "m"}, {Name: "n", Aliases: []string{"m"}}}},
+		{Models: one, Self: make(chan int)},
+		{Models: one, Registry: reg},
+	} {
 		if _, err := New(o); zarpa.AsError(err).Code != zarpa.Invalid {
 			t.Errorf("%v", err)
 		}
+	}
+}
+
+// Clients that send a byte at a time, or half a body, hold a connection and no run of the model.
+func TestSlowClientsCostOneConnection(t *testing.T) {
+	t.Parallel()
+	srv := httptest.NewServer(newServer(t, iris(), Options{MaxConcurrency: 1, QueueLimit: 1}).Handler())
+	defer srv.Close()
+	var slow []net.Conn
+	for _, sent := range []string{
+		"POST /sco",
+		"POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{\"data\"",
+		"POST " + inferPath + " HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"inp",
+		"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\nContent-Encoding: gzip\r\n\r\n\x1f\x8b",
+	} {
+		for range 10 {
+			conn, err := net.Dial("tcp", srv.Listener.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			_, _ = io.WriteString(conn, sent)
+			slow = append(slow, conn)
+		}
+	}
+	for range 20 {
+		resp, err := http.Post(srv.URL+"/score", "", strings.NewReader(oneRow))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if body := text(resp.Body); resp.StatusCode != http.StatusOK {
+			t.Fatalf("%d %s", resp.StatusCode, body)
+		}
+		_ = resp.Body.Close()
+	}
+	if len(slow) != 40 {
+		t.Error("too few slow clients")
+	}
+}
+
+// parted is a gate whose model streams: its answer is one part.
+type parted struct{ *gate }
+
+func (p parted) Stream(ctx context.Context, in []zarpa.Tensor, wanted []string, emit func(part []zarpa.Tensor) error) error {
+	out, err := p.run(ctx, in, wanted)
+	if err != nil {
+		return err
+	}
+	return emit(out)
+}
+
+// MaxConcurrency is large where it is for batches: a model whose requests share no runs has no more of
+// them than without.
+func TestUnbatchedRunsAreBounded(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ name, path, body string }{
+		{"cannot be batched", "/score", oneRow},
+		{"answers cannot be split", "/score", oneRow},
+		{"streams", "/v2/models/iris/generate_stream", `{"input":[[1,2,3,4]]}`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			g := newGate()
+			var session zarpa.Session = g
+			switch c.name {
+			case "cannot be batched":
+				g.sig.Inputs[0].Shape[0].Size = 1
+			case "streams":
+				session = parted{g}
+			}
+			srv := newServer(t, session, Options{MaxBatchRows: 64, QueueLimit: 100})
+			if c.name == "answers cannot be split" {
+				theBatcher(srv).off.Store(true)
+			}
+			h := srv.Handler()
+			var wg sync.WaitGroup
+			for range 40 {
+				wg.Go(func() {
+					if w := ask(h, http.MethodPost, c.path, c.body); w.Code != http.StatusOK {
+						t.Errorf("%d %s", w.Code, w.Body)
+					}
+				})
+			}
+			defer wg.Wait()
+			defer close(g.leave)
+			deadline := time.Now().Add(20 * time.Second)
+			for srv.unbatched.waiting.Load() != 40-zarpa.DefaultMaxConcurrency && time.Now().Before(deadline) {
+				runtime.Gosched()
+			}
+			if n := len(g.entered); n != zarpa.DefaultMaxConcurrency {
+				t.Errorf("%d runs at a time", n)
+			}
+		})
 	}
 }

@@ -63,7 +63,7 @@ func TestScoreOfOneInput(t *testing.T) {
 		{name: "no data", body: `{}`, status: 400, want: []string{"field data: missing"}},
 		{name: "no object", body: `[[1]]`, status: 400, want: []string{"an array where an object is expected"}},
 		{name: "unknown field", body: `{"dta": []}`, status: 400, want: []string{`field \"dta\": unknown (did you mean data?)`}},
-		{name: "both names", body: `{"data": [` + row + `],"input_data": []}`, status: 400, want: []string{"stands there twice"}},
+		{name: "both names", body: `{"data": [` + row + `],"input_data": []}`, status: 400, want: []string{"two names of one field"}},
 		{name: "other method", body: `{"data": [` + row + `],"method":"fit"}`, status: 400, want: []string{"predict only"}},
 		{name: "unknown output", body: `{"data": [` + row + `],"outputs":["labels"]}`, status: 400, want: []string{"did you mean label?"}},
 		{name: "output twice", body: `{"data": [` + row + `],"outputs":["label","label"]}`, status: 400, want: []string{"twice"}},

@@ -18,13 +18,21 @@ const (
 )
 
 func (s *Server) swagger(w http.ResponseWriter, r *http.Request) error {
-	m, err := s.ready()
+	m, err := s.entries[0].ready()
 	if err != nil {
 		return err
 	}
 	version := swagger2
 	if q := r.URL.Query(); q.Has("version") {
 		version = q.Get("version")
+	}
+	if m.scorer != nil {
+		w.Header()["X-Ms-Run-Function-Failed"] = failedNo // as the scoring containers have it
+		body, err := m.scorer.Swagger(version)
+		if err != nil {
+			return err
+		}
+		return answer(w, jsonType, body)
 	}
 	switch version {
 	case "2.0":
@@ -43,10 +51,10 @@ func (s *Server) swagger(w http.ResponseWriter, r *http.Request) error {
 type node = map[string]any
 
 // openapi describes the service in every dialect.
-func openapi(o Options, sig zarpa.Signature) map[string][]byte {
+func openapi(name, version string, sig zarpa.Signature) map[string][]byte {
 	out := map[string][]byte{}
 	for _, dialect := range []string{swagger2, openapi30, openapi31} {
-		doc := describer{dialect, o, sig}.document()
+		doc := describer{dialect, name, version, sig}.document()
 		out[dialect], _ = json.Marshal(doc) // maps of plain values: cannot fail
 	}
 	return out
@@ -54,17 +62,18 @@ func openapi(o Options, sig zarpa.Signature) map[string][]byte {
 
 type describer struct {
 	dialect string
-	opts    Options
+	name    string
+	version string
 	sig     zarpa.Signature
 }
 
 func (d describer) document() node {
 	info := node{
-		"title": d.opts.ModelName, "version": "1.0",
-		"description": "Scoring service for the model " + d.opts.ModelName,
+		"title": d.name, "version": "1.0",
+		"description": "Scoring service for the model " + d.name,
 	}
-	if d.opts.ModelVersion != "" {
-		info["version"] = d.opts.ModelVersion
+	if d.version != "" {
+		info["version"] = d.version
 	}
 	security := []node{{"Bearer": []string{}}}
 	doc := node{"info": info, "paths": d.paths(security)}

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
-	"strings"
-	"sync"
 	"time"
 
 	"github.com/zarpa-dev/zarpa"
@@ -38,6 +36,9 @@ func (r *Reconciler) recorder(ctx context.Context, e zarpa.Endpoint) (*recorder,
 	rec.op.Phases = slices.Clone(rec.op.Phases)
 	return rec, nil
 }
+
+// traffic reports whether the operation changes nothing but who gets the traffic.
+func (rec *recorder) traffic() bool { return rec != nil && rec.op.Kind == zarpa.OperationTraffic }
 
 func (rec *recorder) find(deployment, name string) *zarpa.Phase {
 	for i := range rec.op.Phases {
@@ -104,6 +105,19 @@ func (rec *recorder) fail(deployment, name string, err error) {
 	rec.op.Error = &zarpa.Error{Code: e.Code, Message: e.Message, Hint: e.Hint}
 }
 
+// runs reports whether there is an operation that has not ended.
+func (rec *recorder) runs() bool { return rec != nil && rec.op.State == zarpa.OperationRunning }
+
+// waits reports whether a deployment's replicas are on their way in the operation.
+func (rec *recorder) waits(deployment string) bool {
+	for _, name := range []string{"start", "load"} {
+		if p := rec.find(deployment, name); p != nil && p.State == zarpa.OperationRunning {
+			return true
+		}
+	}
+	return false
+}
+
 func (rec *recorder) succeed(now time.Time) {
 	if rec == nil || rec.op.State != zarpa.OperationRunning {
 		return
@@ -117,25 +131,28 @@ func (rec *recorder) replicas(d zarpa.Deployment, status zarpa.DeploymentStatus)
 		return
 	}
 	name, revision := d.Spec.Name, d.Revision()
-	alive, ready := 0, status.Ready(revision)
+	started, ready := 0, status.Ready(revision)
+	rec.r.history.progress(rec.op, name, ready, rec.r.o.Now())
 	var dead *zarpa.Replica
 	for i, rep := range status.Replicas {
 		if rep.Revision != revision {
 			continue
 		}
-		if rep.Phase == zarpa.ReplicaLoading || rep.Phase == zarpa.ReplicaReady || rep.Phase == zarpa.ReplicaUnready {
-			alive++
-		}
-		if rep.Last != nil && !rep.Last.Ready && rep.Phase != zarpa.ReplicaReady && !rep.Last.At.Before(rec.op.Created) {
+		lives := rep.Phase == zarpa.ReplicaLoading || rep.Phase == zarpa.ReplicaReady || rep.Phase == zarpa.ReplicaUnready
+		early := rep.Last != nil && !rep.Last.Ready && rep.Phase != zarpa.ReplicaReady && !rep.Last.At.Before(rec.op.Created)
+		if early {
 			dead = &status.Replicas[i]
+		}
+		if lives || early && ran(*rep.Last) { // it may have come and gone between two looks
+			started++
 		}
 	}
 	of := fmt.Sprintf("%d of %d replicas", ready, d.Spec.Replicas)
-	if alive > 0 {
+	if started > 0 {
 		rec.begin(name, "load")
 	}
-	if alive >= d.Spec.Replicas {
-		rec.end(name, "start", fmt.Sprintf("%d started", alive))
+	if started >= d.Spec.Replicas {
+		rec.end(name, "start", fmt.Sprintf("%d started", started))
 	}
 	if p := rec.find(name, "load"); p != nil && p.State == zarpa.OperationRunning {
 		p.Detail = of
@@ -150,6 +167,10 @@ func (rec *recorder) replicas(d zarpa.Deployment, status zarpa.DeploymentStatus)
 	}
 }
 
+// ran reports whether there was a run that ended: what could not be started at all has neither an
+// exit code nor a signal.
+func ran(e zarpa.Exit) bool { return e.Code != -1 || e.Signal != "" || e.Unknown }
+
 // died notes how a replica ended before it was ready, and ends the operation when starting it
 // again will not help.
 func (rec *recorder) died(name string, rep zarpa.Replica) {
@@ -161,7 +182,7 @@ func (rec *recorder) died(name string, rep zarpa.Replica) {
 	p := rec.find(name, phase)
 	p.State, p.Ended = zarpa.OperationRunning, time.Time{}
 	p.Cause, p.Log = rep.Last.Reason, rep.Last.Log
-	if rep.Last.Code != zarpa.ExitLoadFailed && rec.r.deaths.count(rec.op.ID, rep) < attempts {
+	if rep.Last.Code != zarpa.ExitLoadFailed && rec.r.history.death(rec.op, rep) < attempts {
 		return
 	}
 	err := zarpa.Errorf(zarpa.ModelError, "deployment %q: %s", name, rep.Last.Reason)
@@ -173,7 +194,8 @@ func (rec *recorder) died(name string, rep zarpa.Replica) {
 	rec.fail(name, phase, err)
 }
 
-// expire fails an operation whose time is over, and returns when that will be.
+// expire fails an operation whose time is over, and returns when that will be. The time counts from the
+// last replica that became ready.
 func (rec *recorder) expire(spec zarpa.EndpointSpec) time.Duration {
 	if rec == nil || rec.op.State != zarpa.OperationRunning || rec.op.Kind == "delete" {
 		return 0
@@ -182,7 +204,22 @@ func (rec *recorder) expire(spec zarpa.EndpointSpec) time.Duration {
 	for _, d := range spec.Deployments {
 		limit = max(limit, d.StartTimeout)
 	}
-	left := rec.op.Created.Add(time.Duration(limit) + grace).Sub(rec.r.o.Now())
+	began := rec.op.Created
+	for _, p := range rec.op.Phases {
+		if p.Name != "environment" {
+			continue
+		}
+		if p.State == zarpa.OperationRunning {
+			return 0 // a build has a time limit of its own
+		}
+		if p.Ended.After(began) {
+			began = p.Ended
+		}
+	}
+	if moved := rec.r.history.moved(rec.op); moved.After(began) {
+		began = moved // an update may go in many steps
+	}
+	left := began.Add(time.Duration(limit) + grace).Sub(rec.r.o.Now())
 	if left > 0 {
 		return left
 	}
@@ -195,38 +232,12 @@ func (rec *recorder) expire(spec zarpa.EndpointSpec) time.Duration {
 			}
 		}
 	}
-	rec.fail(deployment, name, zarpa.Errorf(zarpa.Timeout, "deployment %q: %s after %v", deployment, message, time.Duration(limit)+grace).
+	if deployment != "" {
+		message = fmt.Sprintf("deployment %q: %s", deployment, message)
+	}
+	rec.fail(deployment, name, zarpa.Errorf(zarpa.Timeout, "%s after %v", message, rec.r.o.Now().Sub(began).Round(time.Second)).
 		WithHint("raise start_timeout if the model needs longer; zarpa explain %s tells more", rec.op.Endpoint))
 	return 0
-}
-
-// deaths counts how often replicas died during an operation. A new control plane counts anew.
-type deaths struct {
-	mu   sync.Mutex
-	seen map[string]map[string]bool // by operation: "REPLICA@TIME"
-}
-
-// count notes a replica's last death and returns how many of its deaths the operation has seen.
-func (d *deaths) count(operation string, rep zarpa.Replica) int {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.seen[operation] == nil {
-		d.seen[operation] = map[string]bool{}
-	}
-	d.seen[operation][fmt.Sprintf("%s@%d", rep.ID, rep.Last.At.UnixNano())] = true
-	n := 0
-	for key := range d.seen[operation] {
-		if strings.HasPrefix(key, rep.ID+"@") {
-			n++
-		}
-	}
-	return n
-}
-
-func (d *deaths) forget(operation string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	delete(d.seen, operation)
 }
 
 // save stores the operation when it changed, and tells those who wait.
@@ -234,26 +245,31 @@ func (rec *recorder) save(ctx context.Context) error {
 	if rec == nil || reflect.DeepEqual(rec.op, rec.stored) {
 		return nil
 	}
-	if err := rec.saveTo(ctx, rec.r.o.Store.Nouns().Operations); err != nil {
+	err := rec.r.o.Store.Atomically(ctx, func(n zarpa.Nouns) error { return rec.saveTo(ctx, n.Operations) })
+	if err != nil {
 		return fmt.Errorf("record operation %s: %w", rec.op.ID, err)
 	}
 	rec.saved()
 	if rec.op.State != zarpa.OperationRunning {
-		rec.r.deaths.forget(rec.op.ID)
+		rec.r.history.forget(rec.op.Endpoint)
 		return rec.r.o.Store.Nouns().Operations.Prune(ctx, keepOperations)
 	}
 	return nil
 }
 
+// saveTo stores the operation as it is, unless it was ended by somebody else.
 func (rec *recorder) saveTo(ctx context.Context, ops zarpa.Operations) error {
 	if rec == nil {
 		return nil
 	}
-	err := ops.Update(ctx, rec.op)
-	if errors.Is(err, zarpa.ErrNotFound) {
-		return nil
+	now, err := ops.Get(ctx, rec.op.ID)
+	if errors.Is(err, zarpa.ErrNotFound) || err == nil && now.State != zarpa.OperationRunning {
+		return nil // a later change took its place meanwhile
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return ops.Update(ctx, rec.op)
 }
 
 // saved notes that the operation is stored as it is, and tells those who wait.

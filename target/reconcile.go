@@ -20,13 +20,25 @@ type Options struct {
 	Store zarpa.Store
 	// Drivers holds the driver of each target, by the target's name.
 	Drivers map[string]zarpa.Driver
-	// Bundle packages a model and returns the bundle's digest. It is called again for the same
-	// model and must then be cheap.
-	Bundle func(ctx context.Context, m zarpa.Model) (string, error)
+	// Bundle packages a deployment and returns the bundle's digest. It is called again for the same
+	// package and must then be cheap.
+	Bundle func(ctx context.Context, p Package) (string, error)
+	// Environment builds the Python environment that a package needs, which may take minutes, and
+	// gives the lines of its log to progress; nil for a package that needs none. It may be nil itself:
+	// then none does.
+	Environment func(ctx context.Context, p Package, progress func(line string)) (*zarpa.BundleEnvironment, error)
+	// Present reports whether an environment that was built is still there, by its ID; nil is always.
+	Present func(id string) bool
 	// KeyDigests returns what the gateway keeps of an endpoint's keys; not_found for no keys.
 	KeyDigests func(ctx context.Context, endpoint string) ([][]byte, error)
+	// VerifyKeys returns the keys that make scoring tokens valid; nil for none. Who changes them calls
+	// [Reconciler.Republish].
+	VerifyKeys func() []zarpa.VerifyKey
 	Router     zarpa.Router
-	Log        *slog.Logger
+	// Wanted is how many replicas a deployment with Scale should have now, its defaults filled in; nil
+	// takes its Replicas. [Reconciler.Wake] tells of another number.
+	Wanted func(endpoint string, d zarpa.DeploymentSpec) int
+	Log    *slog.Logger
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 }
@@ -50,7 +62,9 @@ const (
 type Reconciler struct {
 	o      Options
 	routes *routeTable
-	deaths deaths
+	builds builds
+
+	history history
 
 	mu      sync.Mutex
 	pending map[string]bool   // endpoints to step
@@ -65,10 +79,23 @@ func New(o Options) *Reconciler {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	if o.Environment == nil {
+		o.Environment = func(context.Context, Package, func(string)) (*zarpa.BundleEnvironment, error) { return nil, nil } //nolint:nilnil // none is needed
+	}
+	if o.Present == nil {
+		o.Present = func(string) bool { return true }
+	}
+	if o.Wanted == nil {
+		o.Wanted = func(_ string, d zarpa.DeploymentSpec) int { return d.Replicas }
+	}
 	r := &Reconciler{
-		o: o, routes: newRouteTable(o.Router, o.Now), deaths: deaths{seen: map[string]map[string]bool{}},
+		o: o, routes: newRouteTable(o.Router, o.Now), history: history{of: map[string]*remembered{}},
+		builds:  builds{all: map[string]*build{}, used: map[string]string{}},
 		pending: map[string]bool{}, busy: map[string]bool{}, told: map[string]string{},
 		wake: make(chan struct{}, 1), changed: make(chan struct{}),
+	}
+	if o.VerifyKeys != nil {
+		r.routes.verifyKeys = o.VerifyKeys
 	}
 	for _, d := range o.Drivers {
 		if n, ok := d.(zarpa.Notifier); ok {
@@ -106,13 +133,14 @@ func (r *Reconciler) announce() {
 	r.changed = make(chan struct{})
 }
 
-// Run reconciles until ctx ends and waits for the steps under way. At first it looks at all that
+// Run reconciles until ctx ends and waits for the steps and builds under way. At first it looks at all that
 // runs and tells the gateway, so that a restart takes no replica off the routes.
 func (r *Reconciler) Run(ctx context.Context) error {
 	if err := r.adopt(ctx); err != nil {
 		return err
 	}
 	var running sync.WaitGroup
+	defer r.builds.runs.Wait()
 	defer running.Wait()
 	slots := make(chan struct{}, parallel)
 	tick := time.NewTicker(resync)
@@ -211,6 +239,9 @@ func (r *Reconciler) adopt(ctx context.Context) error {
 		return err
 	}
 	for _, e := range endpoints {
+		if err := e.Spec.Validate(); err != nil { // of an earlier release: it serves on, and cannot be changed as it is
+			r.o.Log.Warn("an endpoint is not as it must be now", "endpoint", e.Name, "error", err)
+		}
 		seen, err := nouns.Deployments.List(ctx, e.Name)
 		if err != nil {
 			return err
@@ -235,12 +266,22 @@ func (r *Reconciler) adopt(ctx context.Context) error {
 // Refresh brings an endpoint's keys to the gateway and returns when they are in use. When the
 // gateway is away it says unavailable: it will be given them when it is back.
 func (r *Reconciler) Refresh(ctx context.Context, endpoint string) error {
+	if err := r.readKeys(ctx, endpoint); err != nil {
+		return err
+	}
+	return r.routes.publish(ctx)
+}
+
+// readKeys brings an endpoint's keys into the table.
+func (r *Reconciler) readKeys(ctx context.Context, endpoint string) error {
+	r.routes.keying.Lock()
+	defer r.routes.keying.Unlock()
 	digests, err := r.o.KeyDigests(ctx, endpoint)
 	if err != nil {
 		return err
 	}
 	r.routes.setKeys(endpoint, digests)
-	return r.routes.publish(ctx)
+	return nil
 }
 
 // Republish sends the routes to a gateway that is new.
@@ -252,6 +293,39 @@ func (r *Reconciler) Logger(o zarpa.Observed) (zarpa.Logger, error) {
 		return l, nil
 	}
 	return nil, zarpa.Errorf(zarpa.Unavailable, "target %q keeps no logs", o.Target)
+}
+
+// Replace has one replica of an observed deployment replaced by another, which is ready before the
+// first goes; unavailable when the deployment's driver has no such power.
+func (r *Reconciler) Replace(ctx context.Context, o zarpa.Observed, id string) error {
+	d, ok := r.o.Drivers[o.Target].(zarpa.Replacer)
+	if !ok {
+		return zarpa.Errorf(zarpa.Unavailable, "target %q cannot replace single replicas", o.Target).
+			WithHint("zarpa endpoint restart %s replaces all", o.Endpoint)
+	}
+	if err := d.Replace(ctx, o.Handle, id); err != nil {
+		return err
+	}
+	r.Wake(o.Endpoint)
+	return nil
+}
+
+// Check asks the deployment's driver, when it has the power, whether it can ever run there. The
+// defaults of spec are filled in.
+func (r *Reconciler) Check(spec zarpa.DeploymentSpec) error {
+	if c, ok := r.o.Drivers[spec.Target].(zarpa.Checker); ok {
+		return c.Check(spec)
+	}
+	return nil
+}
+
+// Capacity asks a target's driver, when it has the power, how much the target can run; unavailable
+// without it.
+func (r *Reconciler) Capacity(ctx context.Context, target string) (zarpa.CapacityReport, error) {
+	if c, ok := r.o.Drivers[target].(zarpa.Capacity); ok {
+		return c.Capacity(ctx)
+	}
+	return zarpa.CapacityReport{}, zarpa.Errorf(zarpa.Unavailable, "target %q does not tell its capacity", target)
 }
 
 // cause is an error with what its user-facing text leaves out.

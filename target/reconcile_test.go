@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -25,6 +26,7 @@ type ground struct {
 	driver *memory.Driver
 	router *router
 	starts *flaky
+	wanted func(string, zarpa.DeploymentSpec) int
 }
 
 // router keeps the last routes, and can be away.
@@ -84,7 +86,7 @@ func newGround(t *testing.T) *ground {
 		}
 	})
 	g := &ground{store: store, driver: driver, router: &router{}, starts: starts}
-	for _, name := range []string{"good", "broken", "flaky", "dying"} {
+	for _, name := range []string{"good", "other", "broken", "flaky", "dying"} {
 		if _, err := store.Nouns().Models.Create(ctx, zarpa.Model{Name: name, Created: time.Now()}); err != nil {
 			t.Fatal(err)
 		}
@@ -168,9 +170,16 @@ func (g *ground) reconcile(t *testing.T) (*target.Reconciler, func()) {
 func (g *ground) options() target.Options {
 	return target.Options{
 		Store: g.store, Drivers: map[string]zarpa.Driver{"local": g.driver}, Router: g.router,
-		Bundle:     func(_ context.Context, m zarpa.Model) (string, error) { return "sha256:" + m.Name, nil },
+		Bundle: func(_ context.Context, p target.Package) (string, error) {
+			names := []string{}
+			for _, m := range p.Models {
+				names = append(names, m.Name)
+			}
+			slices.Sort(names) // as a bundle does
+			return "sha256:" + strings.Join(names, "+"), nil
+		},
 		KeyDigests: func(context.Context, string) ([][]byte, error) { return nil, nil },
-		Log:        slog.New(slog.DiscardHandler),
+		Log:        slog.New(slog.DiscardHandler), Wanted: g.wanted,
 	}
 }
 
@@ -193,6 +202,9 @@ func (g *ground) want(t *testing.T, e zarpa.Endpoint, kind string) zarpa.Operati
 	op := zarpa.Operation{
 		ID: fmt.Sprintf("op-%s-%d", e.Name, e.Generation), Kind: kind, Endpoint: e.Name, Generation: e.Generation,
 		State: zarpa.OperationRunning, Created: time.Now().UTC(),
+	}
+	if was, err := g.store.Nouns().Endpoints.Get(t.Context(), e.Name); err == nil {
+		op.Before = &was.Spec
 	}
 	err := g.store.Atomically(t.Context(), func(n zarpa.Nouns) error {
 		return errors.Join(n.Operations.Create(t.Context(), op), n.Endpoints.Put(t.Context(), e))
@@ -244,6 +256,38 @@ func TestReconcileBringsReplicasOntoTheRoutes(t *testing.T) {
 	}
 }
 
+func TestReconcileReplacesReplicasWhoseModelsOrBatchingChange(t *testing.T) {
+	t.Parallel()
+	g := newGround(t)
+	e := endpoint("a", "good:1", 2)
+	op := g.want(t, e, "deploy")
+	r, _ := g.reconcile(t)
+	g.ends(t, r, op)
+	for _, c := range []struct {
+		name   string
+		change func(*zarpa.DeploymentSpec)
+	}{
+		{"rows", func(d *zarpa.DeploymentSpec) { d.MaxBatchRows = 16 }},
+		{"delay", func(d *zarpa.DeploymentSpec) { d.MaxBatchDelay = zarpa.Duration(time.Millisecond) }},
+		{"control", func(d *zarpa.DeploymentSpec) { d.ModelControl = zarpa.ModelControlExplicit }},
+		{"a further model", func(d *zarpa.DeploymentSpec) { d.Models = []string{"other:1"} }},
+		{"another main model", func(d *zarpa.DeploymentSpec) { d.Model, d.Models = "other:1", []string{"good:1"} }},
+	} {
+		before := g.router.ids()
+		e.Generation++
+		c.change(&e.Spec.Deployments[0])
+		op := g.want(t, e, "update")
+		r.Wake("a")
+		if got := g.ends(t, r, op); got.State != zarpa.OperationSucceeded {
+			t.Fatalf("%s: %+v", c.name, got)
+		}
+		after := g.router.ids()
+		if len(after) != 2 || slices.ContainsFunc(after, func(id string) bool { return slices.Contains(before, id) }) {
+			t.Errorf("%s: %v on the routes after %v; want two new ones", c.name, after, before)
+		}
+	}
+}
+
 func TestReconcileKeepsTheOldReplicasWhenTheNewModelIsBroken(t *testing.T) {
 	t.Parallel()
 	g := newGround(t)
@@ -261,6 +305,49 @@ func TestReconcileKeepsTheOldReplicasWhenTheNewModelIsBroken(t *testing.T) {
 	}
 	if n := g.router.replicas("a"); n != 1 {
 		t.Errorf("%d replicas on the routes, want the old one", n)
+	}
+}
+
+// told is a driver that says what it was told to.
+type told struct{ status zarpa.DeploymentStatus }
+
+func (d told) Apply(context.Context, zarpa.Deployment) (zarpa.Handle, error) {
+	return zarpa.Handle{Version: 1}, nil
+}
+
+func (d told) Observe(_ context.Context, _ zarpa.Handle) (zarpa.DeploymentStatus, error) {
+	return d.status, nil
+}
+
+func (d told) Remove(context.Context, zarpa.Handle) error { return nil }
+
+func TestReconcileNamesThePhaseOfADeathThatNobodyWatched(t *testing.T) {
+	t.Parallel()
+	for phase, last := range map[string]zarpa.Exit{
+		"load":  {Code: zarpa.ExitLoadFailed, Reason: "the model could not be loaded"},
+		"start": {Code: -1, Reason: "the replica's process cannot be started"},
+	} {
+		g := newGround(t)
+		op := g.want(t, endpoint("a", "good:1", 1), "deploy")
+		revision := zarpa.Deployment{
+			Bundle: "sha256:good", Spec: endpoint("a", "good:1", 1).Spec.WithDefaults().Deployments[0],
+			Request: zarpa.RequestLimits{Timeout: zarpa.DefaultRequestTimeout, MaxBody: zarpa.DefaultMaxBody},
+		}.Revision()
+		last.At = time.Now().Add(time.Hour)
+		o := g.options()
+		o.Drivers = map[string]zarpa.Driver{"local": told{zarpa.DeploymentStatus{Revision: revision, Replicas: []zarpa.Replica{
+			{ID: "blue-0", Revision: revision, Phase: zarpa.ReplicaBackoff, Last: &last},
+		}}}}
+		if _, err := target.New(o).Step(t.Context(), "a"); err != nil {
+			t.Fatal(err)
+		}
+		got, err := g.store.Nouns().Operations.Get(t.Context(), op.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if end := got.Phases[len(got.Phases)-1]; end.Name != phase || !strings.Contains(end.Cause, last.Reason) {
+			t.Errorf("%+v: the phases are %+v; want %s to be last, with its cause", last, got.Phases, phase)
+		}
 	}
 }
 
@@ -377,7 +464,7 @@ func TestReconcileDoesNotSpinWhileAReplicaDrains(t *testing.T) {
 	release()
 }
 
-func TestRouteGivesAllTrafficToTheFirstDeploymentUnlessTold(t *testing.T) {
+func TestRouteGivesTheRestOfTheTrafficToTheFirstDeployment(t *testing.T) {
 	t.Parallel()
 	five := 5
 	for _, c := range []struct {
@@ -386,7 +473,7 @@ func TestRouteGivesAllTrafficToTheFirstDeploymentUnlessTold(t *testing.T) {
 		want        [2]int
 	}{
 		{"nobody said", nil, nil, [2]int{100, 0}},
-		{"green is told", nil, &five, [2]int{0, 5}},
+		{"green is told", nil, &five, [2]int{95, 5}},
 	} {
 		spec := zarpa.EndpointSpec{Deployments: []zarpa.DeploymentSpec{
 			{Name: "blue", Weight: c.blue}, {Name: "green", Weight: c.green},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/zarpa-dev/zarpa"
@@ -20,9 +21,13 @@ type step struct {
 	op       *recorder
 	// satisfied holds the names of deployments that have all they want, with the routes aside.
 	satisfied map[string]bool
+	// weights are the shares of the traffic that are to be in use after the step, by deployment.
+	weights map[string]int
 	// follow asks for another step at once: replicas that began to drain are off the routes then,
 	// and it stops them. Their end is told by the driver.
 	follow bool
+	// building tells that an environment is on its way: a look now and then shows how far it is.
+	building bool
 }
 
 // Step brings one endpoint one step closer to what is wanted and says after how long another
@@ -32,17 +37,15 @@ func (r *Reconciler) Step(ctx context.Context, name string) (time.Duration, erro
 	s, err := r.read(ctx, name)
 	if errors.Is(err, zarpa.ErrNotFound) {
 		r.routes.remove(name)
+		r.forget(name, nil)
+		r.history.forget(name)
 		return 0, r.routes.flush(ctx)
 	}
 	if err != nil {
 		return 0, err
 	}
-	var failed error
-	for _, d := range s.spec.Deployments {
-		if err := s.advance(ctx, d); err != nil {
-			failed = errors.Join(failed, err)
-		}
-	}
+	r.forget(name, s.spec.Deployments)
+	failed := s.work(ctx)
 	again, err := s.settle(ctx)
 	return again, errors.Join(failed, err, s.op.save(ctx))
 }
@@ -68,6 +71,32 @@ func (r *Reconciler) read(ctx context.Context, name string) (*step, error) {
 	return s, nil
 }
 
+// work takes one step with every wanted deployment, and looks at those that serve though nobody wants
+// them any more.
+func (s *step) work(ctx context.Context) error {
+	op := s.op
+	if s.op.traffic() {
+		s.op = nil // what becomes of the replicas is not its matter
+	}
+	var failed error
+	for _, d := range s.spec.Deployments {
+		failed = errors.Join(failed, s.advance(ctx, d))
+	}
+	s.op = op
+	for _, o := range s.seen {
+		driver, ok := s.r.o.Drivers[o.Target]
+		if s.endpoint.Deleting || s.wants(o.Deployment) || o.Weight == 0 || !ok {
+			continue
+		}
+		failed = errors.Join(failed, s.look(ctx, driver, zarpa.DeploymentSpec{Name: o.Deployment, Target: o.Target}))
+	}
+	s.weights = map[string]int{}
+	if !s.endpoint.Deleting {
+		s.weights = settle(s.spec, s.seen)
+	}
+	return failed
+}
+
 // advance takes one step with one wanted deployment. What is in its way goes into the operation;
 // an error is for the log.
 func (s *step) advance(ctx context.Context, spec zarpa.DeploymentSpec) error {
@@ -78,8 +107,8 @@ func (s *step) advance(ctx context.Context, spec zarpa.DeploymentSpec) error {
 		return nil
 	}
 	digest, err := s.bundle(ctx, spec)
-	if err != nil {
-		return err
+	if err != nil || digest == "" {
+		return errors.Join(err, s.look(ctx, driver, spec))
 	}
 	d := zarpa.Deployment{
 		Endpoint: s.endpoint.Name, Spec: spec, Bundle: digest,
@@ -89,19 +118,28 @@ func (s *step) advance(ctx context.Context, spec zarpa.DeploymentSpec) error {
 	if err != nil {
 		return err
 	}
-	d.Handle = o.Handle
+	d.Handle, d.Spec.Replicas = o.Handle, s.wanted(d, o.Status)
+	var applied error
 	if s.r.routes.stale() && len(draining(o.Status)) > 0 {
 		s.follow = true // the gateway may still send to them
 	} else {
 		s.op.begin(spec.Name, "start")
-		if o.Handle, err = driver.Apply(ctx, d); err != nil {
+		h, err := driver.Apply(ctx, d)
+		if err != nil {
 			s.op.blocked(spec.Name, "start", err)
-			return fmt.Errorf("apply %s: %w", d.Key(), err)
+			applied = fmt.Errorf("apply %s: %w", d.Key(), err)
+		}
+		if !h.IsZero() {
+			o.Handle = h
 		}
 	}
+	if o.Handle.IsZero() {
+		return applied
+	}
+	// What runs is looked at whatever became of the step: the routes follow it.
 	status, err := driver.Observe(ctx, o.Handle)
 	if err != nil && !errors.Is(err, zarpa.ErrNotFound) {
-		return fmt.Errorf("observe %s: %w", d.Key(), err)
+		return errors.Join(applied, fmt.Errorf("observe %s: %w", d.Key(), err))
 	}
 	before := draining(o.Status)
 	for id := range draining(status) {
@@ -109,37 +147,104 @@ func (s *step) advance(ctx context.Context, spec zarpa.DeploymentSpec) error {
 	}
 	o.Status = status
 	if err := s.put(ctx, o); err != nil {
-		return err
+		return errors.Join(applied, err)
 	}
 	s.op.replicas(d, status)
-	s.satisfied[spec.Name] = status.Ready(d.Revision()) >= spec.Replicas
+	s.satisfied[spec.Name] = applied == nil && status.Ready(d.Revision()) >= d.Spec.Replicas
+	return applied
+}
+
+// wanted is how many replicas a deployment should have. A change of one that has none by itself starts
+// one all the same, while its operation runs: it shows that what was deployed can be loaded.
+func (s *step) wanted(d zarpa.Deployment, before zarpa.DeploymentStatus) int {
+	if d.Spec.Scale == nil {
+		return d.Spec.Replicas
+	}
+	n := s.r.o.Wanted(s.endpoint.Name, d.Spec)
+	if n == 0 && s.op.runs() && (before.Revision != d.Revision() || s.op.waits(d.Spec.Name)) {
+		return 1
+	}
+	return n
+}
+
+// look observes what runs of a deployment that cannot be changed now, so that the routes follow it.
+func (s *step) look(ctx context.Context, driver zarpa.Driver, spec zarpa.DeploymentSpec) error {
+	for _, o := range s.seen {
+		if o.Deployment != spec.Name || o.Target != spec.Target || o.Handle.IsZero() {
+			continue
+		}
+		status, err := driver.Observe(ctx, o.Handle)
+		if err != nil && !errors.Is(err, zarpa.ErrNotFound) {
+			return fmt.Errorf("observe %s/%s: %w", o.Endpoint, o.Deployment, err)
+		}
+		o.Status = status
+		return s.put(ctx, o)
+	}
 	return nil
 }
 
-// bundle packages the deployment's model.
+// bundle packages the deployment; no digest and no error while its environment is being built.
 func (s *step) bundle(ctx context.Context, spec zarpa.DeploymentSpec) (string, error) {
-	ref, err := zarpa.ParseModelRef(spec.Model)
+	models, err := s.models(ctx, spec)
 	if err != nil {
-		s.op.fail(spec.Name, "package", err)
-		return "", err
+		return "", s.unpacked(ctx, spec, err)
 	}
+	p := Package{Models: models, Spec: spec}
+	b, err := s.environment(ctx, p)
+	if err != nil {
+		return "", fmt.Errorf("environment of %s: %w", spec.Name, err)
+	}
+	if b == nil {
+		s.building = true
+		return "", nil
+	}
+	p.Environment = b.env
+	s.r.use(s.endpoint.Name+"/"+spec.Name, b.env)
 	if s.op.begin(spec.Name, "package") {
 		if err := s.op.save(ctx); err != nil {
 			return "", err
 		}
 	}
-	m, err := s.r.o.Store.Nouns().Models.Get(ctx, ref)
-	if err == nil {
-		var digest string
-		if digest, err = s.r.o.Bundle(ctx, m); err == nil {
-			s.op.end(spec.Name, "package", fmt.Sprintf("%s as %.19s…", ref, digest))
-			return digest, nil
-		}
+	digest, err := s.r.o.Bundle(ctx, p)
+	if err != nil {
+		return "", s.unpacked(ctx, spec, err)
 	}
+	s.op.end(spec.Name, "package", fmt.Sprintf("%s as %.19s…", contents(spec), digest))
+	return digest, nil
+}
+
+// unpacked notes why a deployment could not be packaged.
+func (s *step) unpacked(ctx context.Context, spec zarpa.DeploymentSpec, err error) error {
 	if ctx.Err() == nil {
 		s.op.blocked(spec.Name, "package", err)
 	}
-	return "", fmt.Errorf("package %s: %w", ref, err)
+	return fmt.Errorf("package %s: %w", contents(spec), err)
+}
+
+// contents names what a deployment is made of.
+func contents(spec zarpa.DeploymentSpec) string {
+	names := spec.AllModels()
+	if spec.Code != "" {
+		names = append([]string{spec.Entry}, names...)
+	}
+	return strings.Join(names, ", ")
+}
+
+// models reads the deployment's models, the one that answers /score first.
+func (s *step) models(ctx context.Context, spec zarpa.DeploymentSpec) ([]zarpa.Model, error) {
+	var models []zarpa.Model
+	for _, name := range spec.AllModels() {
+		ref, err := zarpa.ParseModelRef(name)
+		if err != nil {
+			return nil, err
+		}
+		m, err := s.r.o.Store.Nouns().Models.Get(ctx, ref)
+		if err != nil {
+			return nil, err
+		}
+		models = append(models, m)
+	}
+	return models, nil
 }
 
 // record finds the deployment's record or stores an empty one: from then on the deployment is
@@ -174,20 +279,25 @@ func (s *step) put(ctx context.Context, o zarpa.Observed) error {
 
 // settle publishes the routes, retires what nobody wants and ends the operation.
 func (s *step) settle(ctx context.Context) (time.Duration, error) {
-	keep, retire := s.divide()
+	keep, _ := s.divide()
 	if err := s.r.route(ctx, s.endpoint, keep); err != nil {
 		return 0, err
 	}
-	complete := len(s.satisfied) == len(s.spec.Deployments)
-	for _, ok := range s.satisfied {
-		complete = complete && ok
-	}
-	if complete {
+	complete := s.complete()
+	if complete || s.op.traffic() {
 		s.op.begin("", "route")
 	}
 	if err := s.r.routes.flush(ctx); err != nil {
 		s.op.blocked("", "route", err)
 		return retryPublish, nil
+	}
+	if err := s.use(ctx); err != nil {
+		return 0, err
+	}
+	_, retire := s.divide() // with the weights of now
+	if s.op.traffic() && !complete {
+		s.op.blocked("", "route", zarpa.Errorf(zarpa.Unavailable, "%s not ready: the traffic stays as it was", s.lacking()).
+			WithHint("zarpa endpoint show %s shows the replicas", s.endpoint.Name))
 	}
 	if complete {
 		s.op.end("", "route", "")
@@ -201,19 +311,54 @@ func (s *step) settle(ctx context.Context) (time.Duration, error) {
 	default:
 		err = s.finish(ctx)
 	}
+	if s.building && (again == 0 || again > buildShow) {
+		again = buildShow
+	}
 	if s.follow {
 		again = time.Millisecond
 	}
 	return again, err
 }
 
+// complete reports whether all is as wanted, with the routes and what is to go aside. A change of the
+// traffic alone does not wait for replicas that do not matter to it.
+func (s *step) complete() bool {
+	wanted := s.spec.Weights()
+	for name, share := range s.weights {
+		if share != wanted[name] {
+			return false
+		}
+	}
+	if s.op.traffic() {
+		return true
+	}
+	ready := len(s.satisfied) == len(s.spec.Deployments)
+	for _, ok := range s.satisfied {
+		ready = ready && ok
+	}
+	return ready
+}
+
+// lacking names the deployments that shall get more traffic and cannot answer.
+func (s *step) lacking() string {
+	able, wanted := capable(s.spec, s.seen), s.spec.Weights()
+	var names []string
+	for _, d := range s.spec.Deployments {
+		if wanted[d.Name] > s.weights[d.Name] && !able[d.Name] {
+			names = append(names, d.Name)
+		}
+	}
+	return "deployment " + strings.Join(names, ", ") + " is"
+}
+
 // divide parts the records into those that are wanted and those to retire. A deployment that
-// moves to another target keeps its old replicas until the new ones are ready.
+// moves to another target keeps its old replicas until the new ones are ready, and one that is to go
+// stays as long as it has a share of the traffic.
 func (s *step) divide() (keep, retire []zarpa.Observed) {
 	for _, o := range s.seen {
 		i := slices.IndexFunc(s.spec.Deployments, func(d zarpa.DeploymentSpec) bool { return d.Name == o.Deployment })
 		moved := i >= 0 && s.spec.Deployments[i].Target != o.Target && s.satisfied[o.Deployment]
-		if i < 0 || moved {
+		if i < 0 && !s.leaving(o) || moved {
 			retire = append(retire, o)
 		} else {
 			keep = append(keep, o)

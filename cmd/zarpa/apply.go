@@ -1,10 +1,13 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -15,7 +18,7 @@ import (
 
 func (c *cli) applyCommand() *cobra.Command {
 	var file string
-	var dryRun, noWait bool
+	var dryRun, noWait, interrupt bool
 	cmd := &cobra.Command{
 		Use: "apply -f FILE", Short: "Make endpoints be as a file describes",
 		Long: `Reads endpoints from a YAML file (- for standard input; several documents are several endpoints)
@@ -27,18 +30,40 @@ and makes them be so. Applying the same file again changes nothing.
   max_queue: 256             # waiting requests, then 503
   queue_wait: 500ms          # then 503
   max_body: 100Mi            # then 413
+  status_codes: standard     # or v1, v2
+  cors_origins: ["https://app.example.com"]
+  default: blue              # gets what the weights leave
+  mirror: {deployment: green, percent: 10}
+  sticky: key                # or header:NAME
+  limits: {rate: 100, burst: 200, concurrent: 50}   # of each key
+  retry_budget: 20           # per cent of the requests
+  ejection: {failures: 5, time: 5s, max_percent: 50}
+  priority: 0
   deployments:
     - name: blue
       model: iris:1          # or file: ./iris.onnx
+      models: [rank:2, ./other.onnx]   # further ones, beside it
+      code: ./src            # folder of a scoring script, which then answers /score
+      entry: score.py
+      environment:           # for Python; or conda: ./conda.yml, pyproject: ./pyproject.toml
+        requirements: ./requirements.txt
+        python: "3.11"
+      workers: 2             # Python processes of each replica
+      model_control: none    # or explicit
       target: local
       replicas: 2
       cpu: 0.5
       memory: 512Mi
       env: {KEY: value}
-      max_concurrency: 8
+      max_concurrency: 32
+      max_batch_rows: 16     # rows that share one run of the model
+      max_batch_delay: 2ms   # how long they wait for each other
       start_timeout: 5m
       drain_timeout: 30s
-      weight: 100            # per cent of the traffic`,
+      slow_start: 2s         # a new replica gets fewer requests at first
+      max_surge: 100%        # replicas beyond replicas during an update
+      max_unavailable: 0     # and below
+      weight: 100            # share of the traffic`,
 		Example: "  zarpa apply -f endpoint.yaml --dry-run\n  zarpa apply -f endpoint.yaml",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -51,7 +76,7 @@ and makes them be so. Applying the same file again changes nothing.
 				return err
 			}
 			for _, f := range files {
-				if err := c.applyOne(cmd, api, f, applyOptions{dir, dryRun, noWait}); err != nil {
+				if err := c.applyOne(cmd, api, f, applyOptions{dir, dryRun, noWait, interrupt}); err != nil {
 					return err
 				}
 			}
@@ -61,12 +86,49 @@ and makes them be so. Applying the same file again changes nothing.
 	cmd.Flags().StringVarP(&file, "file", "f", "", "the YAML file, - for standard input")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only print what would change")
 	cmd.Flags().BoolVar(&noWait, "no-wait", false, "do not wait until it is ready")
+	cmd.Flags().BoolVar(&interrupt, "interrupt", false, "take the place of a change that is under way")
 	return cmd
 }
 
 type applyOptions struct {
 	dir            string // model files are named from here
 	dryRun, noWait bool
+	interrupt      bool
+}
+
+// at is a path of the file, seen from here.
+func (o applyOptions) at(path string) string {
+	if path == "" || filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(o.dir, path)
+}
+
+// applied is the spec that a deployment of a file becomes.
+type applied struct {
+	o    applyOptions
+	spec *zarpa.DeploymentSpec
+}
+
+// sendFor uploads the code and the environment's files that a deployment names by their paths.
+// Content that is not deployed, as after a dry run, is swept after a day.
+func (c *cli) sendFor(ctx context.Context, api *client.Client, d endpointfile.FileDeployment, a applied) (err error) {
+	if d.Code != "" && !strings.HasPrefix(d.Code, "sha256:") {
+		if a.spec.Code, err = c.sendCode(ctx, api, a.o.at(d.Code)); err != nil {
+			return err
+		}
+	}
+	if d.Environment == nil {
+		return nil
+	}
+	files := environmentFiles{
+		"requirements.txt": a.o.at(d.Environment.Requirements), "conda.yml": a.o.at(d.Environment.Conda),
+		"pyproject.toml": a.o.at(d.Environment.PyProject), "wheels": a.o.at(d.Environment.Wheels),
+	}
+	if files.any() {
+		a.spec.Environment.Content, err = c.sendEnvironment(ctx, api, files)
+	}
+	return err
 }
 
 func (c *cli) readEndpointFile(file string) ([]endpointfile.File, string, error) {
@@ -92,26 +154,37 @@ func (c *cli) readEndpointFile(file string) ([]endpointfile.File, string, error)
 
 func (c *cli) applyOne(cmd *cobra.Command, api *client.Client, f endpointfile.File, o applyOptions) error {
 	ctx, spec, pending := cmd.Context(), f.Spec(), []string{}
+	register := c.registerOnce
+	if o.dryRun {
+		register = c.wouldRegister
+	}
+	format := ""
+	named := func(name, path string) (string, error) {
+		m, err := register(ctx, api, zarpa.Registration{Name: name, Format: format}, o.at(path))
+		ref := m.Ref().String()
+		pending = append(pending, ref)
+		return ref, err
+	}
 	for i, d := range f.Deployments {
-		if d.File == "" {
-			continue
+		if format = ""; d.Code != "" {
+			format = zarpa.FormatFiles
 		}
-		path := d.File
-		if !filepath.IsAbs(path) {
-			path = filepath.Join(o.dir, path)
+		if err := c.sendFor(ctx, api, d, applied{o, &spec.Deployments[i]}); err != nil {
+			return err
 		}
-		register := c.registerOnce
-		if o.dryRun {
-			register = c.wouldRegister
+		if d.File != "" {
+			var err error
+			if spec.Deployments[i].Model, err = named(f.Name, d.File); err != nil {
+				return err
+			}
 		}
-		m, err := register(ctx, api, f.Name, path)
+		further, err := furtherModels(d.Models, named)
 		if err != nil {
 			return err
 		}
-		spec.Deployments[i].Model = m.Ref().String()
-		pending = append(pending, m.Ref().String())
+		spec.Deployments[i].Models = further
 	}
-	answer, err := api.PutEndpoint(ctx, f.Name, spec, &client.PutEndpointParams{DryRun: &o.dryRun, Pending: &pending})
+	answer, err := api.PutEndpoint(ctx, f.Name, spec, &client.PutEndpointParams{DryRun: &o.dryRun, Pending: &pending, Interrupt: &o.interrupt})
 	if err != nil {
 		return err
 	}
@@ -126,6 +199,24 @@ func (c *cli) applyOne(cmd *cobra.Command, api *client.Client, f endpointfile.Fi
 		})
 	}
 	return c.finish(ctx, api, answer, o.noWait)
+}
+
+// furtherModels are a deployment's models beside the first, with those that are paths named.
+func furtherModels(models []string, named func(name, path string) (string, error)) ([]string, error) {
+	out := slices.Clone(models)
+	for i, model := range out {
+		if !isFile(model) {
+			continue
+		}
+		name, err := fileModel(model)
+		if err != nil {
+			return nil, err
+		}
+		if out[i], err = named(name, model); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
 }
 
 func orNone(s string) string {

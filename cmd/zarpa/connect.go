@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/spf13/cobra"
+
 	"github.com/zarpa-dev/zarpa"
 	"github.com/zarpa-dev/zarpa/client"
 )
@@ -52,6 +54,17 @@ func (c *cli) dataDir() (string, error) {
 		return "", zarpa.Errorf(zarpa.Invalid, "data directory %q: %w", dir, err)
 	}
 	return abs, nil
+}
+
+// online runs a verb with a client of the server.
+func (c *cli) online(verb func(cmd *cobra.Command, args []string, api *client.Client) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		api, err := c.connect()
+		if err != nil {
+			return err
+		}
+		return verb(cmd, args, api)
+	}
 }
 
 // connect makes a client of the server that flags, environment or the data directory name. The

@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,48 +17,84 @@ import (
 
 // deployFlags are the flags of deploy; those that were not given leave what is there as it is.
 type deployFlags struct {
-	model, deployment, target string
-	replicas, maxConcurrency  int
-	cpu, memory, timeout      string
-	env                       []string
-	auth                      string
-	noWait                    bool
+	models                   []string
+	deployment, target       string
+	replicas, maxConcurrency int
+	cpu, memory, timeout     string
+	env                      []string
+	modelControl             string
+	maxBatchRows             int
+	maxBatchDelay            string
+	auth, statusCodes        string
+	corsOrigins              []string
+	noWait                   bool
+	reload                   bool
+	pythonFlags
+	updateFlags
+	scaleFlags
 }
 
 func (c *cli) deployCommand() *cobra.Command {
 	var f deployFlags
 	cmd := &cobra.Command{
-		Use: "deploy ENDPOINT --model NAME[:VERSION]|FILE", Short: "Make an endpoint of a model, or update it",
+		Use: "deploy ENDPOINT [--model NAME[:VERSION]|FILE] [--code DIR]", Short: "Make an endpoint of a model, or update it",
 		Long: `Makes the endpoint when it does not exist, else changes what the flags name and keeps the rest.
 A FILE is registered as a model of the endpoint's name first, unless its newest version has the
-same content. Replicas of the old version serve until the new ones are ready.`,
+same content. Replicas of the old version serve until the new ones are ready.
+
+With --model given several times, every replica serves all of them: the first answers /score, the
+others are reached by their names under /v2/models. Files behind the first are registered under
+their own names, without their endings.
+
+With --code the scoring script in that folder answers /score; it finds the models where
+AZUREML_MODEL_DIR says. --requirements, --conda or --pyproject say what is installed for it. The
+environment is built once and shared by all who want the same. With --reload the command stays, and
+every change of the code is deployed; the old code serves until the new one is ready.
+
+With --min, --max or another flag of scaling the number of replicas follows the load, and --replicas is
+what it begins with.`,
 		Example: `  zarpa deploy iris --model iris.onnx
-  zarpa deploy iris --model iris:2 --replicas 2 --cpu 0.5 --memory 512Mi`,
+  zarpa deploy iris --model iris:2 --replicas 2 --cpu 0.5 --memory 512Mi
+  zarpa deploy iris --model iris:2 --min 0 --max 5 --target-utilization 70 --idle 5m --hold 30s
+  zarpa deploy iris --model iris:2 --model rank.onnx --max-batch-rows 16 --max-batch-delay 2ms
+  zarpa deploy iris --code ./src --entry score.py --requirements requirements.txt --model model.pkl
+  zarpa deploy iris --code ./src --reload`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			api, err := c.connect()
-			if err != nil {
-				return err
+		RunE: c.online(func(cmd *cobra.Command, args []string, api *client.Client) error {
+			if f.reload && f.code == "" {
+				return zarpa.Errorf(zarpa.Invalid, "--reload: there is no --code to watch").WithHint("name the folder of the code: --code DIR")
 			}
 			answer, err := c.deploy(cmd, api, args[0], f)
 			if err != nil {
 				return err
 			}
-			return c.finish(cmd.Context(), api, answer, f.noWait)
-		},
+			if err := c.finish(cmd.Context(), api, answer, f.noWait); err != nil || !f.reload {
+				return err
+			}
+			return c.reload(cmd, api, args[0], f)
+		}),
 	}
 	fl := cmd.Flags()
-	fl.StringVar(&f.model, "model", "", "registered model, NAME or NAME:VERSION, or a model file or folder")
+	fl.StringArrayVar(&f.models, "model", nil, "registered model, NAME or NAME:VERSION, or a model file or folder; repeat for more; replaces all that was set")
+	fl.StringVar(&f.modelControl, "model-control", string(zarpa.ModelControlNone), "none, or explicit: clients of the endpoint may load and unload its models")
 	fl.StringVar(&f.deployment, "deployment", zarpa.DefaultDeployment, "deployment within the endpoint")
 	fl.StringVar(&f.target, "target", zarpa.DefaultTarget, "where the replicas run")
 	fl.IntVar(&f.replicas, "replicas", zarpa.DefaultReplicas, "number of replicas")
 	fl.StringVar(&f.cpu, "cpu", "", "processors of one replica, such as 0.5; no limit by default")
 	fl.StringVar(&f.memory, "memory", "", "memory of one replica, such as 512Mi; no limit by default")
 	fl.StringArrayVar(&f.env, "env", nil, "environment of the replicas, key=value; replaces all that was set; repeat for more")
-	fl.StringVar(&f.auth, "auth", string(zarpa.AuthKey), "key or none")
+	fl.IntVar(&f.maxBatchRows, "max-batch-rows", 0, "rows of several requests that the model runs at once; 0 and 1 do not batch")
+	fl.StringVar(&f.maxBatchDelay, "max-batch-delay", "0s", "how long a request waits at most for others to share its run")
+	fl.StringVar(&f.auth, "auth", string(zarpa.AuthKey), "key (tokens open it, too), token or none")
+	fl.StringVar(&f.statusCodes, "status-codes", string(zarpa.StatusStandard), "statuses of failed predictions: standard, v1 or v2")
+	fl.StringArrayVar(&f.corsOrigins, "cors-origin", nil, "origin whose pages may call the endpoint, * for all; repeat for more; replaces all that was set, '' allows none")
 	fl.StringVar(&f.timeout, "request-timeout", zarpa.DefaultRequestTimeout.String(), "time limit of one request, then 504")
-	fl.IntVar(&f.maxConcurrency, "max-concurrency", zarpa.DefaultMaxConcurrency, "requests that one replica works on at a time")
+	fl.IntVar(&f.maxConcurrency, "max-concurrency", zarpa.DefaultMaxConcurrency, "requests that one replica works on at a time; twice --max-batch-rows where that is more")
 	fl.BoolVar(&f.noWait, "no-wait", false, "do not wait until it is ready")
+	fl.BoolVar(&f.reload, "reload", false, "stay, and deploy the code in --code again whenever it changes")
+	f.pythonFlags.add(fl)
+	f.updateFlags.add(fl)
+	f.scaleFlags.add(fl)
 	return cmd
 }
 
@@ -69,24 +105,28 @@ func (c *cli) deploy(cmd *cobra.Command, api *client.Client, name string, f depl
 	if err := zarpa.ValidateName("endpoint", name); err != nil {
 		return zarpa.ChangeSet{}, err
 	}
-	if isFile(f.model) {
-		m, err := c.registerOnce(ctx, api, name, f.model)
-		if err != nil {
-			return zarpa.ChangeSet{}, err
-		}
-		f.model = m.Ref().String()
+	format := ""
+	if f.code != "" {
+		format = zarpa.FormatFiles // the script reads what nobody else knows
+	}
+	if err := c.registerFiles(ctx, api, modelFiles{name, format, f.models}); err != nil {
+		return zarpa.ChangeSet{}, err
+	}
+	sent, err := c.send(ctx, api, f.pythonFlags)
+	if err != nil {
+		return zarpa.ChangeSet{}, err
 	}
 	for try := 0; ; try++ {
 		report, err := api.GetEndpoint(ctx, name)
 		if err != nil && !errors.Is(err, zarpa.ErrNotFound) {
 			return zarpa.ChangeSet{}, err
 		}
-		spec, err := f.merge(report.Endpoint.Spec, cmd.Flags().Changed)
+		spec, err := f.merge(report.Endpoint.Spec, cmd.Flags().Changed, sent)
 		if err != nil {
 			return zarpa.ChangeSet{}, err
 		}
 		generation := report.Endpoint.Generation
-		answer, err := api.PutEndpoint(ctx, name, spec, &client.PutEndpointParams{Generation: &generation})
+		answer, err := api.PutEndpoint(ctx, name, spec, &client.PutEndpointParams{Generation: &generation, Interrupt: &f.interrupt})
 		var e *zarpa.Error
 		if errors.As(err, &e) && e.Code == zarpa.Conflict && e.Operation == "" && !report.Endpoint.Deleting && try < 3 {
 			continue
@@ -95,41 +135,8 @@ func (c *cli) deploy(cmd *cobra.Command, api *client.Client, name string, f depl
 	}
 }
 
-// isFile tells a path from the name of a registered model: a path has a slash or ends as models
-// do, so that a file in the working directory never takes a model's place.
-func isFile(model string) bool {
-	return strings.ContainsAny(model, `/\`) || strings.HasSuffix(model, ".onnx")
-}
-
-// registerOnce registers a file, unless the newest version of the name has the same content.
-func (c *cli) registerOnce(ctx context.Context, api *client.Client, name, path string) (zarpa.Model, error) {
-	m, err := c.wouldRegister(ctx, api, name, path)
-	if err != nil || !m.Created.IsZero() {
-		return m, err
-	}
-	return api.RegisterModel(ctx, zarpa.Registration{Name: name, Digest: m.Content.Digest})
-}
-
-// wouldRegister uploads a file and returns the newest version of the name when it has the same
-// content, else the version, not created yet, that registering it would make. Content that is
-// not registered is swept after a day.
-func (c *cli) wouldRegister(ctx context.Context, api *client.Client, name, path string) (zarpa.Model, error) {
-	content, err := c.upload(ctx, api, path)
-	if err != nil {
-		return zarpa.Model{}, err
-	}
-	newest, err := api.GetModel(ctx, name)
-	switch {
-	case err == nil && newest.Content.Digest == content.Digest:
-		return newest, nil
-	case err != nil && !errors.Is(err, zarpa.ErrNotFound):
-		return zarpa.Model{}, err
-	}
-	return zarpa.Model{Name: name, Version: newest.Version + 1, Content: content}, nil
-}
-
 // merge changes what the given flags name.
-func (f deployFlags) merge(spec zarpa.EndpointSpec, given func(string) bool) (zarpa.EndpointSpec, error) {
+func (f deployFlags) merge(spec zarpa.EndpointSpec, given func(string) bool, sent sentCode) (zarpa.EndpointSpec, error) {
 	i := -1
 	for j, d := range spec.Deployments {
 		if d.Name == f.deployment {
@@ -137,22 +144,38 @@ func (f deployFlags) merge(spec zarpa.EndpointSpec, given func(string) bool) (za
 		}
 	}
 	if i < 0 {
-		if f.model == "" {
-			return spec, zarpa.Errorf(zarpa.Invalid, "--model: not given").WithHint("name a registered model or a file")
+		if (len(f.models) == 0 || f.models[0] == "") && f.code == "" {
+			return spec, zarpa.Errorf(zarpa.Invalid, "--model: not given").WithHint("name a registered model or a file, or the folder of a scoring script with --code")
 		}
 		spec.Deployments = append(spec.Deployments, zarpa.DeploymentSpec{Name: f.deployment})
 		i = len(spec.Deployments) - 1
 	}
 	d := &spec.Deployments[i]
+	if err := f.pythonFlags.merge(d, given, sent); err != nil {
+		return spec, err
+	}
+	if err := errors.Join(f.updateFlags.merge(d, given), f.scaleFlags.merge(d, given)); err != nil {
+		return spec, err
+	}
 	set := map[string]func() error{
-		"model":    func() error { d.Model = f.model; return nil },
-		"target":   func() error { d.Target = f.target; return nil },
-		"replicas": func() error { d.Replicas = f.replicas; return positive("replicas", f.replicas) },
+		"model":         func() error { d.Model, d.Models = f.models[0], f.models[1:]; return nil },
+		"model-control": func() error { d.ModelControl = zarpa.ModelControl(f.modelControl); return nil },
+		"target":        func() error { d.Target = f.target; return nil },
+		"replicas":      func() error { d.Replicas = f.replicas; return positive("replicas", f.replicas) },
 		"max-concurrency": func() error {
 			d.MaxConcurrency = f.maxConcurrency
 			return positive("max-concurrency", f.maxConcurrency)
 		},
+		"max-batch-rows": func() error {
+			if d.MaxBatchRows = f.maxBatchRows; f.maxBatchRows <= 1 && !given("max-batch-delay") {
+				d.MaxBatchDelay = 0 // nothing is left to wait for
+			}
+			return nil
+		},
+		"max-batch-delay": func() error { return flagText("max-batch-delay", f.maxBatchDelay, &d.MaxBatchDelay) },
 		"auth":            func() error { spec.Auth = zarpa.AuthMode(f.auth); return nil },
+		"status-codes":    func() error { spec.StatusCodes = zarpa.StatusCodes(f.statusCodes); return nil },
+		"cors-origin":     func() error { spec.CORSOrigins = f.origins(); return nil },
 		"cpu":             func() error { return flagText("cpu", f.cpu, &d.CPU) },
 		"memory":          func() error { return flagText("memory", f.memory, &d.Memory) },
 		"request-timeout": func() error { return flagText("request-timeout", f.timeout, &spec.RequestTimeout) },
@@ -167,6 +190,14 @@ func (f deployFlags) merge(spec zarpa.EndpointSpec, given func(string) bool) (za
 		}
 	}
 	return spec, nil
+}
+
+// origins are those of --cors-origin; one empty text is none.
+func (f deployFlags) origins() []string {
+	if len(f.corsOrigins) == 1 && f.corsOrigins[0] == "" {
+		return nil
+	}
+	return f.corsOrigins
 }
 
 func positive(flag string, n int) error {
@@ -187,6 +218,15 @@ func flagText(flag, text string, v interface{ UnmarshalText(b []byte) error }) e
 
 // finish waits for the operation of a change and says where the endpoint is.
 func (c *cli) finish(ctx context.Context, api *client.Client, answer zarpa.ChangeSet, noWait bool) error {
+	if answer.Operation == nil && !noWait { // what was asked for may be on its way already
+		report, err := api.GetEndpoint(ctx, answer.Endpoint)
+		if err != nil {
+			return err
+		}
+		if op := report.Operation; op != nil && op.State == zarpa.OperationRunning {
+			answer.Operation = op
+		}
+	}
 	if answer.Operation != nil && !noWait {
 		op, err := c.follow(ctx, api, *answer.Operation)
 		if err != nil {
@@ -204,12 +244,19 @@ func (c *cli) finish(ctx context.Context, api *client.Client, answer zarpa.Chang
 		}
 		row(w, "Endpoint:", answer.Endpoint+" ("+string(report.Phase)+")")
 		row(w, "Score:", report.URLs.Score)
-		row(w, "Infer:", report.URLs.Infer)
+		if !scripted(report.Effective) {
+			row(w, "Infer:", report.URLs.Infer)
+		}
 		if report.Effective.Auth == zarpa.AuthKey {
 			row(w, "Keys:", "zarpa keys "+answer.Endpoint)
 		}
 		row(w, "Call it:", fmt.Sprintf("zarpa invoke %s -d '%s'", answer.Endpoint, c.exampleBody(ctx, api, report)))
 	})
+}
+
+// scripted reports whether scoring scripts answer for all of an endpoint.
+func scripted(spec zarpa.EndpointSpec) bool {
+	return !slices.ContainsFunc(spec.Deployments, func(d zarpa.DeploymentSpec) bool { return d.Code == "" })
 }
 
 // follow shows the phases of an operation as they come and returns its failure as an error.
@@ -287,8 +334,11 @@ func (c *cli) exampleBody(ctx context.Context, api *client.Client, r zarpa.Endpo
 	if len(r.Effective.Deployments) == 0 {
 		return unknown
 	}
+	if r.Effective.Deployments[0].Code != "" {
+		return "{}"
+	}
 	m, err := api.GetModel(ctx, r.Effective.Deployments[0].Model)
-	if err != nil {
+	if err != nil || len(m.Signature.Inputs) == 0 {
 		return unknown
 	}
 	data := map[string]any{}

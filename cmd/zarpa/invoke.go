@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,10 +10,12 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/zarpa-dev/zarpa"
+	"github.com/zarpa-dev/zarpa/client"
 )
 
 // maxAnswer and maxInput bound what invoke reads, in bytes; no endpoint takes a larger body.
@@ -22,24 +25,35 @@ const (
 )
 
 func (c *cli) invokeCommand() *cobra.Command {
-	var data, path string
+	var data string
+	var in invocation
 	cmd := &cobra.Command{
 		Use: "invoke NAME -d DATA|@FILE|-", Short: "Call an endpoint with its key",
 		Example: `  zarpa invoke iris -d '{"data": [[5.1, 3.5, 1.4, 0.2]]}'
-  zarpa invoke iris -d @rows.json
+  zarpa invoke iris -d @rows.json --deployment green
   zarpa invoke iris --path v2/models/iris/infer -d @infer.json`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			body, err := c.readData(data)
-			if err != nil {
+			var err error
+			if in.body, err = c.readData(data); err != nil {
 				return err
 			}
-			return c.invoke(cmd, args[0], path, body)
+			return c.invoke(cmd, args[0], in)
 		},
 	}
 	cmd.Flags().StringVarP(&data, "data-body", "d", "", "the body: text, @FILE, or - for standard input")
-	cmd.Flags().StringVar(&path, "path", "score", "path below the endpoint")
+	cmd.Flags().StringVar(&in.path, "path", "score", "path below the endpoint")
+	cmd.Flags().StringVar(&in.key, "key", "", "key or scoring token to send; by default the one that the server knows")
+	cmd.Flags().StringVar(&in.deployment, "deployment", "", "deployment that answers, whatever its share; by default the shares decide")
 	return cmd
+}
+
+// invocation is what invoke sends.
+type invocation struct {
+	path       string
+	key        string // empty for the server's
+	deployment string // empty for that of the shares
+	body       []byte
 }
 
 func (c *cli) readData(data string) ([]byte, error) {
@@ -62,7 +76,7 @@ func (c *cli) readData(data string) ([]byte, error) {
 	return []byte(data), nil
 }
 
-func (c *cli) invoke(cmd *cobra.Command, name, path string, body []byte) error {
+func (c *cli) invoke(cmd *cobra.Command, name string, in invocation) error {
 	ctx := cmd.Context()
 	api, err := c.connect()
 	if err != nil {
@@ -72,18 +86,22 @@ func (c *cli) invoke(cmd *cobra.Command, name, path string, body []byte) error {
 	if err != nil {
 		return err
 	}
-	url := strings.TrimSuffix(report.URLs.Score, "score") + strings.TrimPrefix(path, "/")
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
+	url := strings.TrimSuffix(report.URLs.Score, "score") + strings.TrimPrefix(in.path, "/")
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(in.body))
 	if err != nil {
 		return zarpa.Errorf(zarpa.Invalid, "--path: %w", err)
 	}
 	req.Header.Set("Content-Type", "application/json")
-	if report.Effective.Auth == zarpa.AuthKey {
-		keys, err := api.Keys(ctx, name)
-		if err != nil {
+	if in.deployment != "" {
+		req.Header.Set("Zarpa-Deployment", in.deployment)
+	}
+	if in.key == "" {
+		if in.key, err = credential(ctx, api, report); err != nil {
 			return err
 		}
-		req.Header.Set("Authorization", "Bearer "+keys.Primary)
+	}
+	if in.key != "" {
+		req.Header.Set("Authorization", "Bearer "+in.key)
 	}
 	gateway, err := c.predictor()
 	if err != nil {
@@ -103,7 +121,7 @@ func (c *cli) invoke(cmd *cobra.Command, name, path string, body []byte) error {
 		return zarpa.Errorf(zarpa.TooLarge, "the answer has more than %v", zarpa.Bytes(maxAnswer)).WithHint("call the endpoint with another client")
 	}
 	if resp.StatusCode >= 400 {
-		e := zarpa.Errorf(zarpa.CodeFromHTTP(resp.StatusCode), "%s answered %s: %s", name, resp.Status, answerMessage(answer))
+		e := zarpa.Errorf(zarpa.CodeFromAnswer(resp.StatusCode, resp.Header), "%s answered %s: %s", name, resp.Status, answerMessage(answer))
 		if resp.StatusCode < 424 { // the request's own fault: no log knows more
 			return e
 		}
@@ -116,6 +134,23 @@ func (c *cli) invoke(cmd *cobra.Command, name, path string, body []byte) error {
 	}
 	return err
 }
+
+// credential is what opens an endpoint: its key, a scoring token, or nothing.
+func credential(ctx context.Context, api *client.Client, r zarpa.EndpointReport) (string, error) {
+	switch r.Effective.Auth {
+	case zarpa.AuthKey:
+		keys, err := api.Keys(ctx, r.Endpoint.Name)
+		return keys.Primary, err
+	case zarpa.AuthToken:
+		t, err := api.CreateToken(ctx, r.Endpoint.Name, zarpa.TokenSpec{Lifetime: zarpa.Duration(invokeToken)})
+		return t.Token, err
+	default: // anybody may call it
+		return "", nil
+	}
+}
+
+// invokeToken is the life of a token that invoke gets for one request: longer than it waits in a queue.
+const invokeToken = 5 * time.Minute
 
 // answerMessage is what a failed prediction's body says.
 func answerMessage(body []byte) string {

@@ -2,11 +2,9 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -17,6 +15,7 @@ import (
 	"github.com/zarpa-dev/zarpa"
 	"github.com/zarpa-dev/zarpa/bundle"
 	"github.com/zarpa-dev/zarpa/internal/httpx"
+	"github.com/zarpa-dev/zarpa/target"
 )
 
 const (
@@ -60,7 +59,8 @@ func lockDir(ctx context.Context, data string) (*os.File, error) {
 	return f, nil
 }
 
-// sweep removes content and unpacked bundles that nothing refers to, now and then.
+// sweep removes content and unpacked bundles that nothing refers to, and old entries of the audit log, now
+// and then.
 func (p *plane) sweep(ctx context.Context) error {
 	for {
 		if err := p.sweepOnce(ctx); err != nil && ctx.Err() == nil {
@@ -73,21 +73,19 @@ func (p *plane) sweep(ctx context.Context) error {
 }
 
 func (p *plane) sweepOnce(ctx context.Context) error {
-	keep := map[string]bool{}
-	models, err := p.store.Nouns().Models.List(ctx, "")
-	if err != nil {
-		return err
-	}
-	for _, m := range models {
-		for _, d := range bundle.ContentDigests(m.Content) {
-			keep[d] = true
-		}
-		// The bundle of a registered model is made again from it, at the same digest.
-		digest, err := bundle.Digest(describe(m))
-		if err != nil {
+	if p.flags.selfSigned {
+		if err := p.selfSigned(time.Now()); err != nil { // near its end, the next one
 			return err
 		}
-		keep[digest] = true
+	}
+	if keep := p.flags.auditKeep; keep > 0 {
+		if err := p.store.Nouns().Audits.Prune(ctx, time.Now().Add(-keep)); err != nil {
+			return err
+		}
+	}
+	keep, err := p.inUse(ctx)
+	if err != nil {
+		return err
 	}
 	swept, err := bundle.Sweep(ctx, p.blobs, bundle.SweepRule{
 		Keep: func(d string) bool { return keep[d] }, OlderThan: sweepAge, Now: time.Now(),
@@ -98,8 +96,107 @@ func (p *plane) sweepOnce(ctx context.Context) error {
 	return errors.Join(err, p.sweepBundles(keep))
 }
 
-// sweepBundles removes unpacked bundles of models that are no more. A deployed model cannot be
-// deleted, so that no running replica has its files there.
+// inUse are the digests of the content of registered models, and of the bundles that are made of
+// them, wanted by an endpoint, or run by a replica of an earlier change.
+func (p *plane) inUse(ctx context.Context) (map[string]bool, error) {
+	keep := map[string]bool{}
+	models, err := p.store.Nouns().Models.List(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	byName, groups := map[string]zarpa.Model{}, []target.Package{}
+	for _, m := range models {
+		for _, d := range bundle.ContentDigests(m.Content) {
+			keep[d] = true
+		}
+		byName[m.Ref().String()] = m
+		groups = append(groups, target.Package{Models: []zarpa.Model{m}})
+	}
+	endpoints, err := p.store.Nouns().Endpoints.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range endpoints {
+		for _, d := range e.Spec.Deployments {
+			if err := p.keepCode(ctx, d, keep); err != nil {
+				return nil, err
+			}
+			var group target.Package
+			for _, name := range d.AllModels() {
+				group.Models = append(group.Models, byName[name])
+			}
+			if len(group.Models) > 0 {
+				groups = append(groups, group)
+			}
+		}
+	}
+	for _, group := range groups {
+		b, err := describe(group)
+		if err != nil {
+			continue // nothing can have been made of it
+		}
+		if digest, err := bundle.Digest(b); err == nil {
+			keep[digest] = true
+		}
+	}
+	for _, digest := range p.driver.Bundles() {
+		keep[digest] = true
+		if err := p.keepBundle(ctx, digest, keep); err != nil {
+			return nil, err
+		}
+	}
+	p.bundled.Range(func(key, value any) bool {
+		made := value.(*madeBundle) //nolint:forcetypeassert // bundle puts nothing else there
+		if time.Since(time.Unix(0, made.used.Load())) > bundledFor {
+			p.bundled.Delete(key)
+		} else {
+			keep[made.digest] = true
+		}
+		return true
+	})
+	return keep, nil
+}
+
+// keepCode adds what a deployment's code and environment are made of.
+func (p *plane) keepCode(ctx context.Context, d zarpa.DeploymentSpec, keep map[string]bool) error {
+	digests := []string{d.Code}
+	if d.Environment != nil {
+		digests = append(digests, d.Environment.Content)
+	}
+	for _, digest := range digests {
+		if digest == "" {
+			continue
+		}
+		content, err := bundle.ReadContent(ctx, p.blobs, digest)
+		if errors.Is(err, zarpa.ErrNotFound) {
+			continue // there is nothing left to keep
+		}
+		if err != nil {
+			return err
+		}
+		for _, d := range bundle.ContentDigests(content) {
+			keep[d] = true
+		}
+	}
+	return nil
+}
+
+// keepBundle adds all that a replica needs when it is started again: also of code that the
+// deployment does not have any more.
+func (p *plane) keepBundle(ctx context.Context, digest string, keep map[string]bool) error {
+	b, err := bundle.Describe(ctx, p.blobs, digest)
+	if errors.Is(err, zarpa.ErrNotFound) {
+		return nil
+	}
+	for _, c := range bundle.Contents(b) {
+		for _, d := range bundle.ContentDigests(c) {
+			keep[d] = true
+		}
+	}
+	return err
+}
+
+// sweepBundles removes unpacked bundles that are not in use. No running replica has its files there.
 func (p *plane) sweepBundles(keep map[string]bool) error {
 	root := filepath.Join(p.data, "bundles")
 	entries, err := os.ReadDir(root)
@@ -115,17 +212,6 @@ func (p *plane) sweepBundles(keep map[string]bool) error {
 		errs = append(errs, os.RemoveAll(filepath.Join(root, e.Name())))
 	}
 	return errors.Join(errs...)
-}
-
-// tlsListener encrypts a listener with a certificate from files.
-func tlsListener(ln net.Listener, cert, key string) (net.Listener, error) {
-	pair, err := tls.LoadX509KeyPair(cert, key)
-	if err != nil {
-		return nil, zarpa.Errorf(zarpa.Invalid, "--tls-cert, --tls-key: %w", err)
-	}
-	return tls.NewListener(ln, &tls.Config{
-		Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
-	}), nil
 }
 
 // relay passes the answer of a GET on.

@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/zarpa-dev/zarpa"
@@ -43,21 +45,29 @@ type keeper struct {
 	socket  string
 	current *child.Child
 	address string // where it really listens
+	grpc    string // the same for gRPC alone; empty for none
 }
 
 // gatewayWant are the settings that a running gateway must have been started with.
 type gatewayWant struct {
-	Listen   string `json:"listen"`
-	Cert     string `json:"cert,omitempty"`
-	Key      string `json:"key,omitempty"`
+	Listen string `json:"listen"`
+	GRPC   string `json:"grpc,omitempty"`
+	// TLS are the arguments that say which certificates to show. Certificates may change in their files.
+	TLS      string `json:"tls,omitempty"`
 	Insecure bool   `json:"insecure,omitempty"`
-	Version  string `json:"version"`
+	// Requests and Connections are its bounds; 0 is its own default.
+	Requests    int `json:"requests,omitempty"`
+	Connections int `json:"connections,omitempty"`
+	// AccessLog is an absolute path; empty for no access log.
+	AccessLog string `json:"access_log,omitempty"`
+	Version   string `json:"version"`
 }
 
 // gatewayState is what the keeper writes down about the gateway that it started.
 type gatewayState struct {
 	Want    gatewayWant `json:"want"`
 	Address string      `json:"address"`
+	GRPC    string      `json:"grpc,omitempty"`
 }
 
 func newKeeper(dir, executable string, want gatewayWant, log *slog.Logger) (*keeper, error) {
@@ -91,7 +101,7 @@ func (k *keeper) open(ctx context.Context) error {
 	}
 	if err == nil && !ended(running) {
 		if state.Want == k.want {
-			k.current, k.address = running, state.Address
+			k.current, k.address, k.grpc = running, state.Address, state.GRPC
 			return nil
 		}
 		k.log.Info("the running gateway has other settings; replacing it")
@@ -99,19 +109,37 @@ func (k *keeper) open(ctx context.Context) error {
 			return err
 		}
 	}
-	if k.address, err = freeAddress(ctx, k.want.Listen, state); err != nil {
+	before := wish{flag: "--gateway", want: k.want.Listen}
+	if state.Want.Listen == k.want.Listen {
+		before.had = state.Address
+	}
+	if k.address, err = before.free(ctx); err != nil {
 		return err
+	}
+	if k.grpc = ""; k.want.GRPC != "" {
+		before = wish{flag: "--grpc", want: k.want.GRPC}
+		if state.Want.GRPC == k.want.GRPC {
+			before.had = state.GRPC
+		}
+		if k.grpc, err = before.free(ctx); err != nil {
+			return err
+		}
 	}
 	return k.start(ctx)
 }
 
 func (k *keeper) stateFile() string { return filepath.Join(k.dir, "gateway.json") }
 
-// freeAddress finds out whether the address can be had, and which port stands for port 0. The
-// port of the run before is kept, so that URLs stay.
-func freeAddress(ctx context.Context, want string, before gatewayState) (string, error) {
-	for _, addr := range []string{before.Address, want} {
-		if addr == "" || addr == before.Address && before.Want.Listen != want {
+// wish is an address that the gateway shall listen on, by the flag that says so. had is what it was
+// in the run before; empty when there was none, or it was wanted elsewhere.
+type wish struct{ flag, want, had string }
+
+// free finds out whether the address can be had, and which port stands for port 0. The port of the
+// run before is kept, so that URLs stay.
+func (w wish) free(ctx context.Context) (string, error) {
+	var failed error
+	for _, addr := range []string{w.had, w.want} {
+		if addr == "" {
 			continue
 		}
 		ln, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
@@ -119,18 +147,15 @@ func freeAddress(ctx context.Context, want string, before gatewayState) (string,
 			addr = ln.Addr().String()
 			return addr, ln.Close()
 		}
-		if addr == want {
-			return "", zarpa.Errorf(zarpa.Unavailable, "the gateway cannot listen on %s: %w", addr, err).
-				WithHint("choose another address with --gateway, or stop what uses this one")
-		}
+		failed = err
 	}
-	return "", zarpa.Errorf(zarpa.Unavailable, "the gateway cannot listen on %s", want).
-		WithHint("choose another address with --gateway, or stop what uses this one")
+	return "", zarpa.Errorf(zarpa.Unavailable, "the gateway cannot listen on %s: %w", w.want, failed).
+		WithHint("choose another address with %s, or stop what uses this one", w.flag)
 }
 
 // start starts a gateway on the address that was found and waits until it answers.
 func (k *keeper) start(ctx context.Context) error {
-	b, err := json.Marshal(gatewayState{Want: k.want, Address: k.address})
+	b, err := json.Marshal(gatewayState{Want: k.want, Address: k.address, GRPC: k.grpc})
 	if err != nil {
 		return err
 	}
@@ -144,11 +169,23 @@ func (k *keeper) start(ctx context.Context) error {
 		"gateway", "--listen", k.address, "--control", k.socket,
 		"--routes", filepath.Join(k.dir, "routes.json"), "--label", label,
 	}
-	if k.want.Cert != "" {
-		args = append(args, "--tls-cert", k.want.Cert, "--tls-key", k.want.Key)
+	if k.grpc != "" {
+		args = append(args, "--grpc", k.grpc)
+	}
+	if k.want.TLS != "" {
+		args = append(args, strings.Split(k.want.TLS, argSeparator)...)
 	}
 	if k.want.Insecure {
 		args = append(args, "--insecure")
+	}
+	if k.want.AccessLog != "" {
+		args = append(args, "--access-log", k.want.AccessLog)
+	}
+	if n := k.want.Requests; n > 0 {
+		args = append(args, "--max-requests", strconv.Itoa(n))
+	}
+	if n := k.want.Connections; n > 0 {
+		args = append(args, "--max-connections", strconv.Itoa(n))
 	}
 	if err := k.gatewayLog().Keep(filepath.Join(k.dir, "previous.log")); err != nil {
 		k.log.Warn("the log of the gateway's last run is lost", "error", err)

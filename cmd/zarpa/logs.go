@@ -16,11 +16,7 @@ func (c *cli) logsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "logs NAME", Short: "Show what an endpoint's replicas printed",
 		Example: "  zarpa logs iris --tail 50\n  zarpa logs iris -f\n  zarpa logs iris --previous", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			api, err := c.connect()
-			if err != nil {
-				return err
-			}
+		RunE: c.online(func(cmd *cobra.Command, args []string, api *client.Client) error {
 			p := client.GetLogsParams{Follow: &follow, Previous: &previous, Tail: &tail}
 			if deployment != "" {
 				p.Deployment = &deployment
@@ -37,7 +33,7 @@ func (c *cli) logsCommand() *cobra.Command {
 				return zarpa.Errorf(zarpa.Unavailable, "the log broke off").Because(err)
 			}
 			return nil
-		},
+		}),
 	}
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on as lines are written, until ^C")
 	cmd.Flags().StringVar(&deployment, "deployment", "", "deployment; needed when there are several")

@@ -48,12 +48,16 @@ func (c *cli) run(ctx context.Context, args []string) int {
 	root.SetIn(c.stdin)
 	root.SetOut(c.stdout)
 	root.SetErr(c.stderr)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return 0
 	}
 	if _, ok := errors.AsType[*zarpa.Error](err); !ok && ctx.Err() == nil && isUsage(err) {
-		err = zarpa.Errorf(zarpa.Invalid, "%w", err).WithHint("zarpa help shows what there is")
+		hint := "zarpa help shows what there is"
+		if cmd != root {
+			hint = cmd.CommandPath() + " --help shows how it is called"
+		}
+		err = zarpa.Errorf(zarpa.Invalid, "%w", err).WithHint("%s", hint)
 	}
 	if exit, ok := errors.AsType[*exitError](err); ok {
 		return exit.code
@@ -122,10 +126,32 @@ Start a server with "zarpa up", then deploy a file from another terminal:
 			root.AddCommand(cmd)
 		}
 	}
-	group("use", c.deployCommand(), c.applyCommand(), c.invokeCommand(), c.endpointCommand(), c.keysCommand(),
-		c.logsCommand(), c.explainCommand(), c.modelCommand(), c.targetCommand())
-	group("run", c.upCommand(), c.gatewayCommand(), c.scoreCommand(), c.versionCommand())
+	group("use", c.deployCommand(), c.applyCommand(), c.invokeCommand(), c.trafficCommand(), c.rolloutCommand(), c.endpointCommand(), c.keysCommand(), c.tokenCommand(),
+		c.logsCommand(), c.topCommand(), c.explainCommand(), c.modelCommand(), c.environmentCommand(), c.targetCommand())
+	group("run", c.upCommand(), c.gatewayCommand(), c.scoreCommand(), c.accessCommand(), c.auditCommand(), c.conformanceCommand(), c.versionCommand())
 	return root
+}
+
+// withVerbs is a command that has verbs of its own: alone it shows its help, and another verb is an
+// error that suggests the nearest.
+func withVerbs(cmd *cobra.Command, verbs ...*cobra.Command) *cobra.Command {
+	cmd.AddCommand(verbs...)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return nil
+		}
+		var known []string
+		for _, v := range verbs {
+			known = append(known, v.Name())
+		}
+		err := zarpa.Errorf(zarpa.Invalid, "%q is no verb of %s", args[0], cmd.CommandPath())
+		if near := zarpa.Nearest(args[0], known); near != "" {
+			return err.WithHint("did you mean %s?", near)
+		}
+		return err.WithHint("known are %s", strings.Join(known, ", "))
+	}
+	return cmd
 }
 
 func (c *cli) checkOutput() error {

@@ -22,18 +22,19 @@ import (
 )
 
 func (c *cli) modelCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "model", Short: "Register, show and delete models"}
-	cmd.AddCommand(c.modelRegister(), c.modelList(), c.modelShow(), c.modelDownload(), c.modelTag(), c.modelDelete())
-	return cmd
+	return withVerbs(&cobra.Command{Use: "model", Short: "Register, show and delete models", Example: "  zarpa model list"},
+		c.modelRegister(), c.modelList(), c.modelShow(), c.modelDownload(), c.modelConvert(), c.modelTag(), c.modelDelete())
 }
 
 func (c *cli) modelRegister() *cobra.Command {
 	var tags, properties []string
 	var description string
+	var files bool
 	cmd := &cobra.Command{
 		Use: "register NAME PATH", Short: "Register a file or folder as the next version of a model",
 		Example: `  zarpa model register iris iris.onnx --tag stage=trial --property commit=4f2a
-  zarpa model register big ./model-with-external-data/`,
+  zarpa model register big ./model-with-external-data/
+  zarpa model register weights ./weights.bin --files`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			tagMap, err := pairs("tag", tags)
@@ -48,18 +49,22 @@ func (c *cli) modelRegister() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			m, err := c.register(cmd.Context(), api, args[1], zarpa.Registration{
-				Name: args[0], Tags: tagMap, Properties: propertyMap, Description: description,
-			})
+			reg := zarpa.Registration{Name: args[0], Tags: tagMap, Properties: propertyMap, Description: description}
+			if files {
+				reg.Format = zarpa.FormatFiles
+			}
+			m, err := c.register(cmd.Context(), api, args[1], reg)
 			if err != nil {
 				return err
 			}
+			c.warnPickle(m)
 			return c.show(m, func(w io.Writer) { row(w, m.Ref()) })
 		},
 	}
 	cmd.Flags().StringArrayVar(&tags, "tag", nil, "a tag, key=value; may be changed later; repeat for more")
 	cmd.Flags().StringArrayVar(&properties, "property", nil, "a property, key=value; set once; repeat for more")
 	cmd.Flags().StringVar(&description, "description", "", "what the model is")
+	cmd.Flags().BoolVar(&files, "files", false, "take what is not recognised as a model, too, for a scoring script")
 	return cmd
 }
 
@@ -72,8 +77,23 @@ func (c *cli) register(ctx context.Context, api *client.Client, path string, reg
 	if err != nil {
 		return zarpa.Model{}, err
 	}
-	reg.Digest = content.Digest
+	reg.Digest, reg.Folder = content.Digest, folderName(path)
 	return api.RegisterModel(ctx, reg)
+}
+
+// folderName is the name of a folder, and empty for a file.
+func folderName(path string) string {
+	info, err := os.Stat(path)
+	if err != nil || !info.IsDir() {
+		return ""
+	}
+	if path, err = filepath.Abs(path); err != nil {
+		return ""
+	}
+	if name := filepath.Base(path); zarpa.ValidatePath(name) == nil {
+		return name
+	}
+	return ""
 }
 
 // upload sends a file or folder, showing how far it is.
@@ -125,11 +145,7 @@ func (c *cli) modelList() *cobra.Command {
 	return &cobra.Command{
 		Use: "list [NAME]", Short: "List models, or the versions of one", Example: "  zarpa model list\n  zarpa model list iris -o json",
 		Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			api, err := c.connect()
-			if err != nil {
-				return err
-			}
+		RunE: c.online(func(cmd *cobra.Command, args []string, api *client.Client) error {
 			list, err := api.ListModels(cmd.Context(), strings.Join(args, ""))
 			if err != nil {
 				return err
@@ -144,7 +160,7 @@ func (c *cli) modelList() *cobra.Command {
 					row(w, m.Ref(), m.Format, size(m.Content.Size), short(m.Content.Digest), ago(m.Created, time.Now()), joinMap(m.Tags))
 				}
 			})
-		},
+		}),
 	}
 }
 
@@ -158,17 +174,13 @@ func (c *cli) modelShow() *cobra.Command {
 	return &cobra.Command{
 		Use: "show NAME[:VERSION]", Short: "Show a model, its inputs and outputs", Example: "  zarpa model show iris:1",
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			api, err := c.connect()
-			if err != nil {
-				return err
-			}
+		RunE: c.online(func(cmd *cobra.Command, args []string, api *client.Client) error {
 			m, err := api.GetModel(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
 			return c.show(m, func(w io.Writer) { modelTable(w, m) })
-		},
+		}),
 	}
 }
 
@@ -183,23 +195,35 @@ func modelTable(w io.Writer, m zarpa.Model) {
 	row(w, "Created:", m.Created.Local().Format(time.DateTime))
 	row(w, "Tags:", joinMap(m.Tags))
 	row(w, "Properties:", joinMap(m.Properties))
-	row(w, "Producer:", strings.TrimSpace(m.Signature.Producer+" "+m.Signature.ProducerVersion))
-	var opsets []string
-	for _, domain := range slices.Sorted(maps.Keys(m.Signature.Opsets)) {
-		opsets = append(opsets, fmt.Sprintf("%s %d", domain, m.Signature.Opsets[domain]))
+	if engineOf(m.Format) == engineONNX {
+		row(w, "Producer:", strings.TrimSpace(m.Signature.Producer+" "+m.Signature.ProducerVersion))
+		var opsets []string
+		for _, domain := range slices.Sorted(maps.Keys(m.Signature.Opsets)) {
+			opsets = append(opsets, fmt.Sprintf("%s %d", domain, m.Signature.Opsets[domain]))
+		}
+		row(w, "Opset:", strings.Join(opsets, ", "))
+	} else {
+		row(w, "Framework:", orDash(strings.TrimSpace(m.Framework+" "+m.FrameworkVersion)))
 	}
-	row(w, "Opset:", strings.Join(opsets, ", "))
-	row(w, "Inputs:", "")
-	for _, v := range m.Signature.Inputs {
-		row(w, "  "+v.Name, valueType(v))
-	}
-	row(w, "Outputs:", "")
-	for _, v := range m.Signature.Outputs {
-		row(w, "  "+v.Name, valueType(v))
-	}
+	signatureTable(w, m.Signature)
 	row(w, "Files:", "")
 	for _, f := range m.Content.Files {
 		row(w, "  "+f.Path, size(f.Size)+"  "+short(f.Digest))
+	}
+}
+
+func signatureTable(w io.Writer, sig zarpa.Signature) {
+	if len(sig.Inputs)+len(sig.Outputs) == 0 {
+		row(w, "Inputs:", "known when it runs: GET …/v2/models/NAME of its endpoint")
+		return
+	}
+	row(w, "Inputs:", "")
+	for _, v := range sig.Inputs {
+		row(w, "  "+v.Name, valueType(v))
+	}
+	row(w, "Outputs:", "")
+	for _, v := range sig.Outputs {
+		row(w, "  "+v.Name, valueType(v))
 	}
 }
 
@@ -237,11 +261,7 @@ func (c *cli) modelDownload() *cobra.Command {
 	return &cobra.Command{
 		Use: "download NAME[:VERSION] DIR", Short: "Write a model's files into a directory", Example: "  zarpa model download iris:1 ./iris",
 		Args: cobra.ExactArgs(2),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			api, err := c.connect()
-			if err != nil {
-				return err
-			}
+		RunE: c.online(func(cmd *cobra.Command, args []string, api *client.Client) error {
 			m, err := api.GetModel(cmd.Context(), args[0])
 			if err != nil {
 				return err
@@ -255,7 +275,7 @@ func (c *cli) modelDownload() *cobra.Command {
 				return err
 			}
 			return c.show(m, func(w io.Writer) { fmt.Fprintf(w, "%s is in %s\n", m.Ref(), args[1]) })
-		},
+		}),
 	}
 }
 
@@ -321,16 +341,19 @@ func (c *cli) modelDelete() *cobra.Command {
 	return &cobra.Command{
 		Use: "delete NAME:VERSION", Short: "Delete a version that is not deployed", Example: "  zarpa model delete iris:1",
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			api, err := c.connect()
-			if err != nil {
-				return err
-			}
+		RunE: c.online(func(cmd *cobra.Command, args []string, api *client.Client) error {
 			if err := api.DeleteModel(cmd.Context(), args[0]); err != nil {
 				return err
 			}
 			return c.show(map[string]string{"deleted": args[0]}, func(w io.Writer) { row(w, "deleted", args[0]) })
-		},
+		}),
+	}
+}
+
+// warnPickle says once, where a model is registered, what loading it means.
+func (c *cli) warnPickle(m zarpa.Model) {
+	if zarpa.RunsCode(m.Format) {
+		fmt.Fprintf(c.stderr, "note: %s is a %s model: loading it can run code that its author put into the file. Register only files you trust; zarpa up --no-pickle refuses such models.\n", m.Ref(), m.Format)
 	}
 }
 

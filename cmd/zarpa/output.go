@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+	"golang.org/x/term"
 )
 
 // show prints v as JSON or YAML when that was asked for, else by calling table.
@@ -125,11 +126,29 @@ func (p *progress) step(format string, args ...any) {
 	}
 	p.last = text
 	if p.terminal {
-		fmt.Fprint(p.w, "\r\x1b[K"+text)
+		fmt.Fprint(p.w, "\r\x1b[K"+cut(text, p.width()))
 		return
 	}
 	p.said[text] = true
 	fmt.Fprintln(p.w, text)
+}
+
+// width is that of the terminal: a longer line would wrap, and only its last part could be wiped.
+func (p *progress) width() int {
+	if f, ok := p.w.(interface{ Fd() uintptr }); ok {
+		if width, _, err := term.GetSize(int(f.Fd())); err == nil && width > 1 {
+			return width - 1
+		}
+	}
+	return 79
+}
+
+// cut is a text of at most so many characters.
+func cut(text string, most int) string {
+	if runes := []rune(text); len(runes) > most {
+		return string(runes[:most-1]) + "…"
+	}
+	return text
 }
 
 // line ends the current line with a finished one that stays.

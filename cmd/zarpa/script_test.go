@@ -15,12 +15,17 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/zarpa-dev/zarpa/engine/onnx"
+	"github.com/zarpa-dev/zarpa/internal/inferencepb"
 )
 
 // bin is the folder with the binary under test: the real one, because it starts itself as
@@ -76,9 +81,13 @@ func TestScripts(t *testing.T) {
 			if cond == "onnx" {
 				return library() != "", nil
 			}
+			if cond == "python" {
+				_, err := exec.LookPath("python3")
+				return err == nil, nil
+			}
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},
-		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"up": up, "fails": fails, "await": await, "cert": cert},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"up": up, "stopup": stopUp, "fails": fails, "await": await, "cert": cert, "serverready": serverReady, "shown": shown, "names": names},
 	})
 }
 
@@ -99,11 +108,13 @@ func up(ts *testscript.TestScript, _ bool, args []string) {
 		_ = cmd.Wait()
 		close(done)
 	}()
-	ts.Defer(func() {
+	end := sync.OnceFunc(func() {
 		_ = cmd.Process.Signal(os.Interrupt)
 		<-done
 		log.Close()
 	})
+	ts.Defer(end)
+	ends.Store(ts, end)
 	ts.Setenv("UP_PID", strconv.Itoa(cmd.Process.Pid))
 	until(ts, func() bool {
 		select {
@@ -115,6 +126,16 @@ func up(ts *testscript.TestScript, _ bool, args []string) {
 		_, err := os.Stat(filepath.Join(ts.Getenv("ZARPA_DATA"), "server.json"))
 		return err == nil
 	})
+}
+
+// ends holds what stops the last server that each script started.
+var ends sync.Map
+
+// stopUp stops that server.
+func stopUp(ts *testscript.TestScript, _ bool, _ []string) {
+	if end, ok := ends.LoadAndDelete(ts); ok {
+		end.(func())() //nolint:forcetypeassert // up puts nothing else there
+	}
 }
 
 // cert writes a certificate of this machine's loopback address that signs itself: cert CERT KEY.
@@ -131,6 +152,17 @@ func cert(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600))
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), 0o600))
+}
+
+// serverReady asks the gateway at the address in a file by gRPC whether it is ready: serverready FILE.
+func serverReady(ts *testscript.TestScript, _ bool, args []string) {
+	conn, err := grpc.NewClient(strings.TrimSpace(ts.ReadFile(args[0])), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	ts.Check(err)
+	defer conn.Close()
+	until(ts, func() bool {
+		answer, err := inferencepb.NewGRPCInferenceServiceClient(conn).ServerReady(context.Background(), &inferencepb.ServerReadyRequest{})
+		return err == nil && answer.GetReady()
+	})
 }
 
 // fails runs a command that must end with an exit code: fails CODE COMMAND ARG...

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -28,10 +29,15 @@ import (
 
 	"github.com/zarpa-dev/zarpa"
 	"github.com/zarpa-dev/zarpa/api"
+	"github.com/zarpa-dev/zarpa/autoscale"
 	"github.com/zarpa-dev/zarpa/blob/dir"
 	"github.com/zarpa-dev/zarpa/bundle"
+	"github.com/zarpa-dev/zarpa/environment"
+	"github.com/zarpa-dev/zarpa/gateway"
+	"github.com/zarpa-dev/zarpa/internal/certs"
 	"github.com/zarpa-dev/zarpa/internal/child"
 	"github.com/zarpa-dev/zarpa/internal/httpx"
+	"github.com/zarpa-dev/zarpa/internal/replica"
 	"github.com/zarpa-dev/zarpa/internal/seal"
 	"github.com/zarpa-dev/zarpa/store/sqlite"
 	"github.com/zarpa-dev/zarpa/target"
@@ -40,11 +46,20 @@ import (
 
 // upFlags are the flags of up.
 type upFlags struct {
-	api, gateway, onExit string
-	gatewayURL           string
-	cert, key            string
-	insecure             bool
-	logLevel             string
+	requests, connections int // of the gateway
+	replicas              int
+	api, gateway, onExit  string
+	gatewayURL, grpc      string
+	certs                 certFlags
+	selfSigned            bool
+	tlsNames              []string
+	oidc                  oidcFlags
+	insecure              bool
+	logLevel, accessLog   string
+	noPickle              bool
+	python                string
+	buildTimeout          time.Duration
+	auditKeep             time.Duration
 }
 
 // stopTimeout bounds the stop of all replicas at the end: longer than the usual drain.
@@ -68,41 +83,68 @@ over. Everything is kept in the data directory.`,
 	fl.StringVar(&f.api, "api", "127.0.0.1:7070", "address of the control API; port 0 takes a free one")
 	fl.StringVar(&f.gateway, "gateway", "127.0.0.1:8080", "address that takes predictions; port 0 takes a free one")
 	fl.StringVar(&f.gatewayURL, "gateway-url", "", "URL under which clients reach the gateway; else made from its address")
+	fl.StringVar(&f.grpc, "grpc", "", "address of the gateway that takes gRPC alone, besides --gateway; port 0 takes a free one")
+	fl.IntVar(&f.requests, "gateway-max-requests", gateway.DefaultMaxRequests, "requests at a time in the gateway; then endpoints with more than their share are refused")
+	fl.IntVar(&f.connections, "gateway-max-connections", gateway.DefaultMaxConnections, "clients connected to the gateway; a further one is closed at once")
+	fl.IntVar(&f.replicas, "max-replicas", replica.DefaultMaxReplicas, "replicas of all endpoints together; what has no room waits")
 	fl.StringVar(&f.onExit, "on-exit", "stop", "what happens to gateway and replicas at the end: stop or leave")
-	fl.StringVar(&f.cert, "tls-cert", "", "certificate file (PEM) of both addresses; with --tls-key")
-	fl.StringVar(&f.key, "tls-key", "", "key file (PEM)")
+	f.oidc.register(fl)
+	f.certs.register(fl)
+	fl.BoolVar(&f.selfSigned, "tls-self-signed", false, "for trials: make a certificate that this machine's clients trust, and renew it")
+	fl.StringArrayVar(&f.tlsNames, "tls-name", nil, "further host name or IP address in it; may be repeated")
+	fl.BoolVar(&f.noPickle, "no-pickle", false, "refuse models that run code when they are loaded: pickle, joblib, MLflow, Keras")
+	fl.StringVar(&f.python, "python", "", "interpreter that Python environments are made with; python3 of PATH by default")
+	fl.DurationVar(&f.buildTimeout, "build-timeout", environment.DefaultBuildTimeout, "time limit of building one Python environment")
+	fl.DurationVar(&f.auditKeep, "audit-keep", defaultAuditKeep, "how long entries of the audit log are kept; 0 for ever")
 	fl.BoolVar(&f.insecure, "insecure", false, "allow plain HTTP on addresses that other machines reach")
 	fl.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
+	fl.StringVar(&f.accessLog, "access-log", "", "file to which the gateway writes a line of JSON for each request")
 	return cmd
 }
 
 func (f upFlags) validate() error {
 	switch {
+	case f.accessLog == "-":
+		return zarpa.Errorf(zarpa.Invalid, "--access-log: the gateway is a process without standard output of its own").WithHint("name a file")
 	case f.onExit != "stop" && f.onExit != "leave":
 		return zarpa.Errorf(zarpa.Invalid, "--on-exit: %q is not known", f.onExit).WithHint("use stop or leave")
-	case (f.cert == "") != (f.key == ""):
-		return zarpa.Errorf(zarpa.Invalid, "--tls-cert and --tls-key: only one is given").WithHint("give both")
+	case f.replicas < 1:
+		return zarpa.Errorf(zarpa.Invalid, "--max-replicas: %d is less than 1", f.replicas)
+	case f.auditKeep < 0:
+		return zarpa.Errorf(zarpa.Invalid, "--audit-keep: %v is not a time to keep", f.auditKeep).WithHint("write --audit-keep 2160h, or 0 to keep all")
 	}
-	safe := f.cert != "" || f.insecure
-	return errors.Join(checkExposure("--api", f.api, safe), checkExposure("--gateway", f.gateway, safe))
+	safe := f.gatewayEncrypted() || f.insecure
+	err := errors.Join(f.validateTLS(), f.oidc.validate(), checkBounds("--gateway-", f.requests, f.connections),
+		checkExposure("--api", f.api, f.apiEncrypted() || f.insecure), checkExposure("--gateway", f.gateway, safe))
+	if f.grpc != "" {
+		err = errors.Join(err, checkExposure("--grpc", f.grpc, safe))
+	}
+	return err
 }
 
 // plane is a running control plane.
 type plane struct {
-	flags    upFlags
-	data     string
-	log      *slog.Logger
-	token    string
-	lock     *os.File
-	store    *sqlite.Store
-	blobs    *dir.Blobs
-	box      *seal.Box
-	driver   *process.Driver
-	keeper   *keeper
-	recon    *target.Reconciler
-	listener net.Listener
-	scheme   string
-	bundled  sync.Map // zarpa.ModelRef → digest of its bundle, which is stored
+	flags upFlags
+	data  string
+	log   *slog.Logger
+	token string
+	lock  *os.File
+	store *sqlite.Store
+	blobs *dir.Blobs
+	box   *seal.Box
+	// signing has the keys of scoring tokens.
+	signing *api.Signing
+	driver  *process.Driver
+	// environments are those that scripts and Python models run in
+	environments *environment.Cache
+	builds       chan struct{} // holds one for each that is being built
+	keeper       *keeper
+	recon        *target.Reconciler
+	scaler       *autoscale.Scaler
+	metrics      *prometheus.Registry
+	listener     net.Listener
+	cert         *certs.Reloader // of the control API, and of the gateway when it gets no other; nil for none
+	bundled      sync.Map        // what a bundle is made of → its digest, which is stored
 }
 
 func (c *cli) up(ctx context.Context, f upFlags) error {
@@ -117,10 +159,7 @@ func (c *cli) up(ctx context.Context, f upFlags) error {
 	if err != nil {
 		return err
 	}
-	p := &plane{flags: f, data: data, log: log, scheme: "http"}
-	if f.cert != "" {
-		p.scheme = "https"
-	}
+	p := &plane{flags: f, data: data, log: log, builds: make(chan struct{}, maxBuilds), metrics: prometheus.NewRegistry()}
 	if err := p.open(ctx); err != nil {
 		return errors.Join(err, p.close())
 	}
@@ -159,7 +198,13 @@ func (p *plane) open(ctx context.Context) (err error) {
 	if p.token, err = adminToken(filepath.Join(p.data, tokenFile)); err != nil {
 		return dataError(p.data, err)
 	}
+	if p.signing, err = api.OpenSigning(ctx, p.store, p.box); err != nil {
+		return err
+	}
 	if err := p.ensureTarget(ctx); err != nil {
+		return err
+	}
+	if err := p.openCertificate(); err != nil {
 		return err
 	}
 	if p.listener, err = listen(ctx, p.flags.api); err != nil {
@@ -173,12 +218,12 @@ func (p *plane) openParts(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	want := gatewayWant{Listen: p.flags.gateway, Insecure: p.flags.insecure, Version: version}
-	if p.flags.cert != "" {
-		if want.Cert, err = filepath.Abs(p.flags.cert); err != nil {
-			return err
-		}
-		if want.Key, err = filepath.Abs(p.flags.key); err != nil {
+	want := gatewayWant{
+		Listen: p.flags.gateway, GRPC: p.flags.grpc, Insecure: p.flags.insecure, Version: version, Requests: p.flags.requests, Connections: p.flags.connections,
+		TLS: strings.Join(p.flags.certs.args(filepath.Join(p.data, "tls", "acme")), argSeparator),
+	}
+	if p.flags.accessLog != "" {
+		if want.AccessLog, err = filepath.Abs(p.flags.accessLog); err != nil {
 			return err
 		}
 	}
@@ -186,8 +231,15 @@ func (p *plane) openParts(ctx context.Context) error {
 		return err
 	}
 	bundles := filepath.Join(p.data, "bundles")
+	p.environments, err = environment.Open(ctx, environment.Options{
+		Dir: filepath.Join(p.data, "environments"), Python: p.flags.python, Path: filepath.SplitList(os.Getenv("PATH")),
+		Env: os.Environ(), BuildTimeout: p.flags.buildTimeout, Log: p.log,
+	})
+	if err != nil {
+		return err
+	}
 	p.driver, err = process.Open(ctx, process.Options{
-		Dir: filepath.Join(p.data, "replicas"), Executable: executable, Environ: os.Environ(), Log: p.log,
+		Dir: filepath.Join(p.data, "replicas"), Executable: executable, Environ: os.Environ(), Log: p.log, Args: p.scoreArgs, MaxReplicas: p.flags.replicas,
 		Bundles: func(ctx context.Context, digest string) (string, error) {
 			return bundle.Unpack(ctx, p.blobs, digest, bundles)
 		},
@@ -195,9 +247,13 @@ func (p *plane) openParts(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := p.openScaler(ctx); err != nil {
+		return err
+	}
 	p.recon = target.New(target.Options{
 		Store: p.store, Drivers: map[string]zarpa.Driver{zarpa.DefaultTarget: p.driver},
-		Bundle: p.bundle, KeyDigests: api.KeyDigests(p.store, p.box), Router: p.keeper.client, Log: p.log,
+		Bundle: p.bundle, Environment: p.environment, Present: p.present, KeyDigests: api.KeyDigests(p.store, p.box),
+		VerifyKeys: p.signing.VerifyKeys, Router: p.keeper.client, Log: p.log, Wanted: p.scaler.Wanted,
 	})
 	p.keeper.started = func(ctx context.Context) {
 		if err := p.recon.Republish(ctx); err != nil {
@@ -205,30 +261,6 @@ func (p *plane) openParts(ctx context.Context) error {
 		}
 	}
 	return p.keeper.open(ctx)
-}
-
-// bundle packages a registered model, once: a version never changes.
-func (p *plane) bundle(ctx context.Context, m zarpa.Model) (string, error) {
-	if digest, ok := p.bundled.Load(m.Ref()); ok {
-		return digest.(string), nil //nolint:forcetypeassert // the next lines put nothing else there
-	}
-	digest, err := bundle.Build(ctx, p.blobs, describe(m))
-	if err == nil {
-		p.bundled.Store(m.Ref(), digest)
-	}
-	return digest, err
-}
-
-// describe is the bundle of one model.
-func describe(m zarpa.Model) zarpa.Bundle {
-	file := ""
-	if len(m.Content.Files) == 1 {
-		file = m.Content.Files[0].Path
-	}
-	return zarpa.Bundle{
-		Format: bundle.Format, Engine: m.Format,
-		Models: []zarpa.BundleModel{{Name: m.Name, Version: m.Version, Content: m.Content, Signature: m.Signature, File: file}},
-	}
 }
 
 // ensureTarget makes the target that every server has.
@@ -243,34 +275,48 @@ func (p *plane) ensureTarget(ctx context.Context) error {
 
 // run serves until ctx ends or a part fails.
 func (p *plane) run(ctx context.Context) error {
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	p.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	identifier, err := p.flags.oidc.identifier()
+	if err != nil {
+		return err
+	}
+	rollouts := p.rollouts()
+	p.metrics.MustRegister(rolloutMetrics{rollouts})
 	handler := api.New(api.Options{
-		Store: p.store, Blobs: p.blobs, Reconciler: p.recon, Seal: p.box, Token: p.token, Log: p.log,
+		RolloutChanged: rollouts.Wake, Identifier: identifier,
+		Store: p.store, Blobs: p.blobs, Reconciler: p.recon, Seal: p.box, Signing: p.signing, Token: p.token, Log: p.log,
 		Server: zarpa.Server{
-			Version: version, GatewayURL: p.gatewayURL(), DataDir: p.data, Engines: []string{"onnx"}, Started: time.Now().UTC(),
+			Version: version, GatewayURL: p.gatewayURL(), DataDir: p.data, Engines: []string{engineONNX, enginePython}, Started: time.Now().UTC(),
+			NoPickle: p.flags.noPickle,
 		},
-		Metrics:        promhttp.HandlerFor(registry, promhttp.HandlerOpts{}),
+		CertificateEnds: p.certificateEnds,
+		Environments:    p.environments, EnvironmentUsers: p.environmentUsers,
+		Convert:        p.convert,
+		Metrics:        promhttp.HandlerFor(p.metrics, promhttp.HandlerOpts{}),
 		GatewayMetrics: p.keeper.metrics(),
+		Load:           p.keeper.client,
 	})
 	if err := p.writeServerInfo(); err != nil {
 		return dataError(p.data, err)
 	}
 	parts, ctx := errgroup.WithContext(ctx)
 	parts.Go(func() error { return p.recon.Run(ctx) })
+	parts.Go(func() error { return rollouts.Run(ctx) })
+	parts.Go(func() error { return p.scaler.Run(ctx) })
 	parts.Go(func() error { return p.keeper.run(ctx) })
 	parts.Go(func() error { return p.serve(ctx, handler) })
 	parts.Go(func() error { return p.sweep(ctx) })
+	if p.cert != nil {
+		p.metrics.MustRegister(certs.Metric(p.cert.Expires))
+		parts.Go(func() error { p.keepCertificate(ctx); return nil })
+	}
 	return parts.Wait()
 }
 
 func (p *plane) serve(ctx context.Context, handler http.Handler) error {
 	ln := p.listener
-	if p.flags.cert != "" {
-		var err error
-		if ln, err = tlsListener(ln, p.flags.cert, p.flags.key); err != nil {
-			return err
-		}
+	if p.cert != nil {
+		ln = tls.NewListener(ln, certs.Config(p.cert))
 	}
 	err := httpx.Serve(ctx, ln, httpx.ServerOptions{Handler: handler, DrainTimeout: apiDrain, Log: p.log})
 	if err != nil && ctx.Err() != nil {
@@ -320,13 +366,21 @@ func (p *plane) close() error {
 	return errors.Join(errs...)
 }
 
-func (p *plane) apiURL() string { return p.scheme + "://" + reachable(p.listener.Addr().String()) }
+func (p *plane) apiURL() string {
+	return scheme(p.cert != nil) + "://" + reachable(p.listener.Addr().String())
+}
 
 func (p *plane) gatewayURL() string {
 	if p.flags.gatewayURL != "" {
 		return strings.TrimRight(p.flags.gatewayURL, "/")
 	}
-	return p.scheme + "://" + reachable(p.keeper.address)
+	addr := reachable(p.keeper.address)
+	if d := p.flags.certs.acme.domains; len(d) > 0 {
+		if _, port, err := net.SplitHostPort(addr); err == nil {
+			addr = net.JoinHostPort(d[0], port)
+		}
+	}
+	return scheme(p.flags.gatewayEncrypted()) + "://" + strings.TrimSuffix(addr, ":443")
 }
 
 // reachable is an address that a client on this machine can use where a server listens on all.
@@ -340,9 +394,7 @@ func reachable(addr string) string {
 
 func (p *plane) writeServerInfo() error {
 	info := serverInfo{API: p.apiURL(), PID: os.Getpid()}
-	if p.flags.cert != "" {
-		info.CA, _ = filepath.Abs(p.flags.cert)
-	}
+	info.CA = p.flags.certs.cert
 	b, err := json.MarshalIndent(info, "", "  ")
 	if err != nil {
 		return err
@@ -355,13 +407,21 @@ func (p *plane) banner(w io.Writer) {
   Zarpa %s
   Control API   %s
   Gateway       %s
-  Data          %s
+%s  Data          %s
   Admin token   %s
-
+%s
   Deploy a model from another terminal:
     zarpa deploy NAME --model FILE.onnx%s
 
-`, version, p.apiURL(), p.gatewayURL(), p.data, filepath.Join(p.data, tokenFile), p.dataHint())
+`, version, p.apiURL(), p.gatewayURL(), p.grpcLine(), p.data, filepath.Join(p.data, tokenFile), p.certificateLine(time.Now()), p.dataHint())
+}
+
+// grpcLine tells where gRPC alone is taken, when it is.
+func (p *plane) grpcLine() string {
+	if p.keeper.grpc == "" {
+		return ""
+	}
+	return "  gRPC          " + reachable(p.keeper.grpc) + "\n"
 }
 
 // dataHint is the flag that the next command needs when the data directory is not the usual one.

@@ -63,6 +63,8 @@ var (
 	_ zarpa.Driver   = (*Driver)(nil)
 	_ zarpa.Logger   = (*Driver)(nil)
 	_ zarpa.Notifier = (*Driver)(nil)
+	_ zarpa.Checker  = (*Driver)(nil)
+	_ zarpa.Replacer = (*Driver)(nil)
 )
 
 // New makes a driver. StopAll ends its replicas; Close alone leaves them running, watched by
@@ -85,14 +87,27 @@ type runner struct {
 	logs map[string]*logs // by replica ID
 }
 
-// logs are those of the newest run and of the one before.
-type logs struct{ current, previous *memoryLog }
+// logs are those of the newest run, which has ended when done is closed, and of the one before.
+type logs struct {
+	current, previous *memoryLog
+	done              chan struct{}
+}
+
+// ended is the log of the newest run that has ended, nil when there is none.
+func (l *logs) ended() *memoryLog {
+	select {
+	case <-l.done:
+		return l.current
+	default:
+		return l.previous
+	}
+}
 
 func (r *runner) Start(ctx context.Context, s replica.Start) (replica.Run, error) {
-	log := newMemoryLog()
+	log, done := newMemoryLog(), make(chan struct{})
 	r.mu.Lock()
 	old := r.logs[s.ID]
-	r.logs[s.ID] = &logs{current: log}
+	r.logs[s.ID] = &logs{current: log, done: done}
 	if old != nil {
 		r.logs[s.ID].previous = old.current
 		old.current.end()
@@ -101,9 +116,10 @@ func (r *runner) Start(ctx context.Context, s replica.Start) (replica.Run, error
 	started := time.Now()
 	running, err := r.start(ctx, Replica{ID: s.ID, Deployment: s.Deployment, Log: log})
 	if err != nil && !errors.Is(err, ErrLoad) {
+		close(done)
 		return nil, err
 	}
-	x := &run{running: running, log: log, started: started, enforced: unenforced(s.Deployment.Spec), done: make(chan struct{}), released: make(chan struct{})}
+	x := &run{running: running, log: log, started: started, enforced: unenforced(s.Deployment.Spec), done: done, released: make(chan struct{})}
 	if err != nil {
 		x.finish(err)
 		return x, nil
@@ -152,7 +168,7 @@ func (r *runner) Lines(ctx context.Context, s replica.Start, q replica.LogRead, 
 		case l == nil:
 			return nil
 		case q.Previous:
-			log = l.previous
+			log = l.ended()
 		default:
 			log = l.current
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -142,7 +143,7 @@ func TestSickReplicaIsUnreadyUntilItIsWell(t *testing.T) {
 	await(zarpa.ReplicaReady)
 }
 
-func TestTooManyReplicasAreRefused(t *testing.T) {
+func TestOnlyWhatFitsIsStarted(t *testing.T) {
 	t.Parallel()
 	h := &house{servers: map[string]*targettest.Server{}}
 	d := open(t, memory.Options{Start: h.start, MaxReplicas: 2})
@@ -151,10 +152,20 @@ func TestTooManyReplicasAreRefused(t *testing.T) {
 	if _, err := d.Apply(t.Context(), one); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := d.Apply(t.Context(), two); zarpa.AsError(err).Code != zarpa.Overloaded {
+	handle, err := d.Apply(t.Context(), two)
+	if zarpa.AsError(err).Code != zarpa.Overloaded {
 		t.Errorf("third replica of two: %v, want overloaded", err)
 	}
+	if s, err := d.Observe(t.Context(), handle); err != nil || len(s.Replicas) != 1 || !strings.Contains(s.Message, "no room for 1 more") {
+		t.Errorf("what fits is not started, or what does not is not said: %+v, %v", s, err)
+	}
+	if err := d.Check(two.Spec); err != nil {
+		t.Errorf("what only others are in the way of: %v, want no error", err)
+	}
 	two.Spec.Replicas = 3
+	if err := d.Check(two.Spec); zarpa.AsError(err).Code != zarpa.Invalid {
+		t.Errorf("check more replicas than can ever run: %v, want invalid", err)
+	}
 	if _, err := d.Apply(t.Context(), two); zarpa.AsError(err).Code != zarpa.Invalid {
 		t.Errorf("more replicas than can ever run: %v, want invalid", err)
 	}

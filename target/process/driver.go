@@ -8,6 +8,7 @@
 //	replicas/ID/replica.json          what is known of a replica
 //	replicas/ID/run.json              label, pid, start time and socket of its process
 //	replicas/ID/current.log           what the newest run prints; previous.log of the one before
+//	replicas/ID/work/                 what it writes
 //	s/RUN.sock                        sockets, unless the path would be too long
 //
 // A service manager that starts the control plane must not end its whole control group with it
@@ -64,6 +65,8 @@ type ReplicaStart struct {
 	Label string
 	// Bundle is the directory of the bundle.
 	Bundle string
+	// Work is a directory of the replica's own for what it writes. It stays over its runs.
+	Work string
 	// Listen is where the process serves: "unix:/path".
 	Listen string
 }
@@ -75,6 +78,8 @@ var (
 	_ zarpa.Driver   = (*Driver)(nil)
 	_ zarpa.Logger   = (*Driver)(nil)
 	_ zarpa.Notifier = (*Driver)(nil)
+	_ zarpa.Checker  = (*Driver)(nil)
+	_ zarpa.Replacer = (*Driver)(nil)
 )
 
 // Open makes a driver over a state directory and takes over what runs. When it returns, every
@@ -97,7 +102,7 @@ func Open(ctx context.Context, o Options) (*Driver, error) {
 	sum := sha256.Sum256([]byte(dir))
 	groups := child.OpenCgroups("zarpa-" + hex.EncodeToString(sum[:6]))
 	set, err := replica.Open(ctx, replica.Options{
-		Runner: &runner{o: o, sockets: sockets, groups: groups},
+		Runner: &runner{o: o, sockets: sockets, groups: groups, newest: map[string]*child.Child{}},
 		Dir:    dir, Log: o.Log, Probes: o.Probes, Backoff: o.Backoff, MaxReplicas: o.MaxReplicas, Now: o.Now,
 	})
 	if err != nil {
@@ -112,7 +117,7 @@ func unusable(dir string, err error) error {
 		WithHint("make it writable for this user, or choose another data directory")
 }
 
-// Apply is [zarpa.Driver].Apply. overloaded when the machine's replica limit is reached,
+// Apply is [zarpa.Driver].Apply. overloaded when the machine's replica limit leaves some out,
 // unavailable when the state directory cannot be written.
 func (d *Driver) Apply(ctx context.Context, want zarpa.Deployment) (zarpa.Handle, error) {
 	if want.Bundle == "" && want.Spec.Replicas > 0 {
@@ -129,6 +134,11 @@ func (d *Driver) Observe(ctx context.Context, h zarpa.Handle) (zarpa.DeploymentS
 // Remove is [zarpa.Driver].Remove.
 func (d *Driver) Remove(ctx context.Context, h zarpa.Handle) error { return d.set.Remove(ctx, h) }
 
+// Replace is [zarpa.Replacer].Replace.
+func (d *Driver) Replace(ctx context.Context, h zarpa.Handle, id string) error {
+	return d.set.Replace(ctx, h, id)
+}
+
 // Logs is [zarpa.Logger].Logs. Followed files are looked at five times a second.
 func (d *Driver) Logs(ctx context.Context, h zarpa.Handle, q zarpa.LogQuery) (io.ReadCloser, error) {
 	return d.set.Logs(ctx, h, q)
@@ -136,6 +146,13 @@ func (d *Driver) Logs(ctx context.Context, h zarpa.Handle, q zarpa.LogQuery) (io
 
 // Notify is [zarpa.Notifier].Notify.
 func (d *Driver) Notify(changed func(key string)) { d.set.Notify(changed) }
+
+// Check is [zarpa.Checker].Check: more replicas than the machine may run are refused.
+func (d *Driver) Check(spec zarpa.DeploymentSpec) error { return d.set.Check(spec) }
+
+// Bundles are the digests of the bundles that its replicas were made for: those that must be there
+// when one of them is started again. A digest may stand there more than once.
+func (d *Driver) Bundles() []string { return d.set.Bundles() }
 
 // Close stops watching; every process goes on.
 func (d *Driver) Close() error { return d.set.Close() }

@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/zarpa-dev/zarpa"
@@ -23,6 +25,12 @@ type runner struct {
 	o       Options
 	sockets string
 	groups  *child.Cgroups
+
+	// mu keeps a log in its place while it is opened, and guards newest. It is held over renaming and
+	// opening, not over reading.
+	mu sync.Mutex
+	// newest is the newest run of each replica, by ID; nil while one is being started.
+	newest map[string]*child.Child
 }
 
 var _ replica.Runner = (*runner)(nil)
@@ -44,6 +52,16 @@ func ScoreArgs(s ReplicaStart) []string {
 			args = append(args, name, value)
 		}
 	}
+	main, _, _ := strings.Cut(spec.Model, ":")
+	option(main != "", "--model", main)
+	option(s.Work != "", "--work", s.Work)
+	option(spec.Workers > 0, "--workers", strconv.Itoa(spec.Workers))
+	option(spec.Preload != "", "--preload", string(spec.Preload))
+	option(spec.WorkerMaxRequests > 0, "--worker-max-requests", strconv.Itoa(spec.WorkerMaxRequests))
+	option(spec.WorkerMaxMemory > 0, "--worker-max-memory", spec.WorkerMaxMemory.String())
+	option(spec.ModelControl != "", "--model-control", string(spec.ModelControl))
+	option(spec.MaxBatchRows > 0, "--max-batch-rows", strconv.Itoa(spec.MaxBatchRows))
+	option(spec.MaxBatchDelay > 0, "--max-batch-delay", spec.MaxBatchDelay.String())
 	option(spec.MaxConcurrency > 0, "--max-concurrency", strconv.Itoa(spec.MaxConcurrency))
 	option(spec.CPU > 0, "--threads", strconv.Itoa(int(math.Ceil(float64(spec.CPU)))))
 	option(s.Deployment.Request.Timeout > 0, "--request-timeout", s.Deployment.Request.Timeout.String())
@@ -88,11 +106,11 @@ func (r *runner) Start(ctx context.Context, s replica.Start) (replica.Run, error
 		return nil, fmt.Errorf("the bundle cannot be had: %w", err)
 	}
 	log := r.log(s, false)
-	if err := log.Keep(r.log(s, true).Path); err != nil {
+	if err := r.keep(s); err != nil {
 		return nil, failure(err)
 	}
 	run := strings.ToLower(rand.Text()[:runIDLen])
-	start := ReplicaStart{ID: s.ID, Deployment: s.Deployment, Label: s.ID + "." + run, Bundle: bundle}
+	start := ReplicaStart{ID: s.ID, Deployment: s.Deployment, Label: s.ID + "." + run, Bundle: bundle, Work: filepath.Join(s.Dir, "work")}
 	socket := filepath.Join(r.sockets, socketName(run))
 	start.Listen = "unix:" + socket
 	c, err := child.Start(ctx, child.Spec{
@@ -103,7 +121,51 @@ func (r *runner) Start(ctx context.Context, s replica.Start) (replica.Run, error
 	if err != nil {
 		return nil, failure(err)
 	}
+	r.began(s, c)
 	return process{c}, nil
+}
+
+// keep moves the log of the run that has ended out of the way of the next.
+func (r *runner) keep(s replica.Start) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.log(s, false).Keep(r.log(s, true).Path); err != nil {
+		return err
+	}
+	r.newest[s.ID] = nil
+	return nil
+}
+
+func (r *runner) began(s replica.Start, c *child.Child) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.newest[s.ID] = c
+}
+
+// open opens the log of the newest run or, with previous, of the newest that has ended.
+func (r *runner) open(s replica.Start, previous bool) (*child.LogReader, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.log(s, previous && !r.newestEnded(s)).Open()
+}
+
+// newestEnded reports whether the log in the place of the newest run's is that of a run that has
+// ended. It needs mu.
+func (r *runner) newestEnded(s replica.Start) bool {
+	c, known := r.newest[s.ID]
+	switch {
+	case !known: // an earlier process ran it, and it was gone when this one came
+		_, err := os.Stat(r.log(s, false).Path)
+		return err == nil
+	case c == nil:
+		return false
+	}
+	select {
+	case <-c.Done():
+		return true
+	default:
+		return false
+	}
 }
 
 // failure says why no process could be started and what to do.
@@ -125,14 +187,23 @@ func (r *runner) Find(ctx context.Context, s replica.Start) (replica.Run, error)
 	if err != nil {
 		return nil, err
 	}
+	r.began(s, c)
 	return process{c}, nil
 }
 
-// Forget has nothing to do: the socket went with its process, the rest with the directory.
-func (r *runner) Forget(replica.Start) {}
+// Forget has little to do: the socket went with its process, the rest with the directory.
+func (r *runner) Forget(s replica.Start) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.newest, s.ID)
+}
 
 func (r *runner) Lines(ctx context.Context, s replica.Start, q replica.LogRead, emit func(string) error) error {
-	return r.log(s, q.Previous).Lines(ctx, child.LogRead{Tail: q.Tail, Follow: q.Follow, Gone: q.Gone}, emit)
+	log, err := r.open(s, q.Previous)
+	if err != nil {
+		return err
+	}
+	return log.Lines(ctx, child.LogRead{Tail: q.Tail, Follow: q.Follow, Gone: q.Gone}, emit)
 }
 
 // process is one run. Stop, Done, Exit and Release are the child's.

@@ -57,6 +57,24 @@ func scales(t *testing.T, g *ground) {
 	}
 }
 
+func checks(t *testing.T, g *ground) {
+	c, ok := g.driver.(zarpa.Checker)
+	if !ok {
+		t.Skip("this driver checks nothing beforehand")
+	}
+	d := g.Deployment("checks", "blue")
+	if err := c.Check(d.Spec); err != nil {
+		t.Errorf("Check of what runs: %v", err)
+	}
+	d.Spec.Replicas = -1
+	if err := c.Check(d.Spec); zarpa.AsError(err).Code != zarpa.Invalid {
+		t.Errorf("Check of -1 replicas: %v, want invalid", err)
+	}
+	if _, err := g.driver.Apply(g.ctx, d); zarpa.AsError(err).Code != zarpa.Invalid {
+		t.Errorf("Apply of -1 replicas: %v, want invalid", err)
+	}
+}
+
 func observeUnknown(t *testing.T, g *ground) {
 	d := g.Deployment("known", "blue")
 	h := g.apply(t, d)
