@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -12,22 +13,25 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/zarpa-dev/zarpa"
 	"github.com/zarpa-dev/zarpa/engine/onnx"
 )
 
 // modelSpec is a model in the bare server or in the raw loop.
 type modelSpec struct {
-	Listen  string // of the bare server
-	File    string
-	Library string
-	Threads int
-	// Shape is the input's, for one row.
-	Shape []int64
-	// Body is the request, from which the raw loop takes its input.
-	Body       []byte
-	Concurrent int           // runs at a time, in the raw loop
-	Duration   time.Duration // of the raw loop
+	Listen     string // of the bare server
+	ListenGRPC string // of the bare server's other half
+	File       string
+	Library    string
+	Threads    int
+	Input      string
+	Shape      []int64 // of one row
+	Data       []byte  // one row, for the raw loop
+	Batch      int     // rows of one run in the raw loop
+	Concurrent int     // runs at a time in the raw loop
+	Duration   time.Duration
 }
 
 func (m modelSpec) open(ctx context.Context) (zarpa.Session, error) {
@@ -43,14 +47,16 @@ func serveBare(ctx context.Context, spec modelSpec) error {
 		return err
 	}
 	defer session.Close()
-	input := session.Signature().Inputs[0].Name
 	mux := http.NewServeMux()
 	if len(spec.Shape) == 4 {
-		mux.Handle("POST /score", bare[[][][][]float32](session, input))
+		mux.Handle("POST /score", bare[[][][][]float32](session, spec.Input))
 	} else {
-		mux.Handle("POST /score", bare[[][]float32](session, input))
+		mux.Handle("POST /score", bare[[][]float32](session, spec.Input))
 	}
-	return serveHTTP(ctx, spec.Listen, mux)
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return serveHTTP(gctx, spec.Listen, mux) })
+	g.Go(func() error { return serveBareGRPC(gctx, spec, session) })
+	return g.Wait()
 }
 
 // bare answers {"data": …} whose nesting is that of T.
@@ -158,10 +164,7 @@ func rawLoop(ctx context.Context, spec modelSpec) (loadResult, error) {
 		return loadResult{}, err
 	}
 	defer session.Close()
-	input, err := spec.input(session.Signature())
-	if err != nil {
-		return loadResult{}, err
-	}
+	input := spec.rows()
 	runners := make([]*runner, spec.Concurrent)
 	warm := spec.Duration / 5
 	start := time.Now()
@@ -169,7 +172,7 @@ func rawLoop(ctx context.Context, spec modelSpec) (loadResult, error) {
 	var wg sync.WaitGroup
 	for i := range runners {
 		r := &runner{session: session, input: input, from: start.Add(warm), until: start.Add(warm + spec.Duration)}
-		r.latencies = make([]time.Duration, 0, 1<<20)
+		r.latencies = make([]time.Duration, 0, 1<<16)
 		runners[i] = r
 		wg.Go(func() { r.run(ctx) })
 	}
@@ -186,19 +189,12 @@ func rawLoop(ctx context.Context, spec modelSpec) (loadResult, error) {
 	return res, nil
 }
 
-// input is the tensor of the request's body.
-func (m modelSpec) input(sig zarpa.Signature) (zarpa.Tensor, error) {
-	t := zarpa.Tensor{Name: sig.Inputs[0].Name, Type: zarpa.Float32}
-	if len(m.Shape) == 4 {
-		var request struct{ Data [][][][]float32 }
-		err := json.Unmarshal(m.Body, &request)
-		t.Data, t.Shape = flatten(request.Data)
-		return t, err
-	}
-	var request struct{ Data [][]float32 }
-	err := json.Unmarshal(m.Body, &request)
-	t.Data, t.Shape = flatten(request.Data)
-	return t, err
+// rows is the row as often as a batch has rows.
+func (m modelSpec) rows() zarpa.Tensor {
+	n := max(m.Batch, 1)
+	shape := slices.Clone(m.Shape)
+	shape[0] *= int64(n)
+	return zarpa.Tensor{Name: m.Input, Type: zarpa.Float32, Shape: shape, Data: bytes.Repeat(m.Data, n)}
 }
 
 type runner struct {

@@ -72,7 +72,12 @@ func TestMessageEndFollowsContentLength(t *testing.T) {
 		{"HTTP/1.1 200 OK\r\nDate: x\r\ncontent-length:2\r\n\r\nokNEXT", 48, false},
 		{"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok", 0, false},
 		{"HTTP/1.1 200 OK\r\nContent-Len", 0, false},
-		{"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", 0, true},
+		{"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", 0, false},
+		{"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n", 0, false},
+		{"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\nNEXT", 59, false},
+		{"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-2\r\nok\r\n0\r\n\r\n", 0, true},
+		{"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\noookkk0\r\n\r\n", 0, true},
+		{"HTTP/1.1 200 OK\r\n\r\n", 0, true},
 		{"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", 0, true},
 	} {
 		got, err := messageEnd([]byte(c.text))
@@ -84,9 +89,9 @@ func TestMessageEndFollowsContentLength(t *testing.T) {
 
 func TestParseStatSurvivesAnyProcessName(t *testing.T) {
 	t.Parallel()
-	got, err := parseStat("42 (a) b (c) S 1 42 42 0 -1 4194304 1 0 0 0 150 50 0 0 20 0 5 0 1 1 1")
-	if err != nil || got != 2 {
-		t.Errorf("parseStat: %v, %v", got, err)
+	got, err := parseStat("42 (a) b (c) S 1 42 41 0 -1 4194304 1 0 0 0 150 50 3 1 20 0 5 0 99 1 1")
+	if err != nil || got.parent != 1 || got.session != 41 || got.began != "99" || math.Abs(got.used-2.04) > 1e-9 {
+		t.Errorf("parseStat: %+v, %v", got, err)
 	}
 	if _, err := parseStat("42 (x) S 1"); err == nil {
 		t.Error("a short line was taken")
@@ -127,7 +132,7 @@ func TestLoadCountsWhatTheReplicaAnswered(t *testing.T) {
 
 func TestReportTellsWhatBoundsAMissedAim(t *testing.T) {
 	t.Parallel()
-	r := newReport(&bench{progress: &bytes.Buffer{}, scale: settings{}.scale()}, settings{only: "a"})
+	r := newReport(&bench{progress: &bytes.Buffer{}, scale: settings{}.scale()}, settings{only: "hop", peers: "all", models: "all"})
 	var list []*way
 	for i := range ways {
 		s := sample{loadResult: loadResult{Sent: 10, P50: 100 * float64(i+1), P99: 900, PerSecond: 1000, Processor: 1}, PerRequest: 10}
@@ -135,12 +140,43 @@ func TestReportTellsWhatBoundsAMissedAim(t *testing.T) {
 	}
 	r.hop(list)
 	text := string(r.markdown())
-	for _, want := range []string{"0.200 ms | **not met**", "1.00 × | **not met**", "**Not met: the hop adds", "-only a", "| way |"} {
+	for _, want := range []string{"0.200 ms | **not met**", "1.00 × | **not met**", "**Not met: the hop adds", "-only hop", "| way |"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the report lacks %q:\n%s", want, text)
 		}
 	}
 	if strings.Contains(text, "NaN") || r.missed() != 2 {
+		t.Errorf("%d aims missed:\n%s", r.missed(), text)
+	}
+}
+
+func TestScriptsAreHeldAgainstTheFasterSettingOfAzure(t *testing.T) {
+	t.Parallel()
+	r := newReport(&bench{progress: &bytes.Buffer{}, scale: settings{}.scale()}, settings{only: "python", peers: "all", models: "all"})
+	runs := func(perSecond, p99, processor float64) map[int][]sample {
+		s := sample{loadResult: loadResult{Sent: 10, P50: p99 / 2, P99: p99, PerSecond: perSecond, Processor: 1e-4}, PerRequest: processor}
+		return map[int][]sample{1: {s}, halfway: {s}}
+	}
+	f := &contest{model: &model{name: "m", shape: []int64{1, 1}, row: []float64{1}}, clients: scriptClients, rounds: 1, list: []*contestant{
+		{name: scriptName, setting: "slow", form: formScore, samples: runs(1500, 300, 40)},
+		{name: scriptName, setting: "fast", form: formScore, samples: runs(3000, 600, 50)},
+		{name: batchName, setting: "unfair", form: formScore, samples: runs(9000, 100, 10)},
+		{name: azureName, setting: "default", form: formScore, samples: runs(100, 9000, 900)},
+		{name: azureName, setting: azureBest, form: formScore, samples: runs(1000, 1000, 150)},
+		{name: "LitServe", setting: "default", form: formScore, absent: "did not start"},
+	}}
+	r.script(f)
+	text := string(r.markdown())
+	for _, want := range []string{
+		"against azureml-inference-server (" + azureBest + "), 16 clients | ≥ 2 × | 3.00 (3.00–3.00) × | met |", "its p99 | ≤ 0.5 × | 0.60 (0.60–0.60) × | **not met** |",
+		"| zarpa score, run_batch | unfair | 16 | 9000 (9000–9000) | 9.00 | 50.0 | 100 | 10.0 | 15.00 | 10.0 |", "| LitServe | default | 1 | not measured: did not start |",
+		"zarpa needs 50.0 µs",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the report lacks %q:\n%s", want, text)
+		}
+	}
+	if r.missed() != 1 || strings.Contains(text, "NaN") {
 		t.Errorf("%d aims missed:\n%s", r.missed(), text)
 	}
 }

@@ -57,7 +57,7 @@ type span struct {
 	took time.Duration
 }
 
-// measureFirst is part c.
+// measureFirst is its part.
 func (b *bench) measureFirst(ctx context.Context, r *report) error {
 	p, err := b.up(ctx)
 	if err != nil {
@@ -66,7 +66,7 @@ func (b *bench) measureFirst(ctx context.Context, r *report) error {
 	defer p.stop()
 	var all [][]span
 	for i := range b.scale.deploys {
-		b.say("c: first answer, %d of %d", i+1, b.scale.deploys)
+		b.say("first: answer, %d of %d", i+1, b.scale.deploys)
 		spans, err := p.firstAnswer(ctx, fmt.Sprintf("iris-%d", i+1))
 		if err != nil {
 			return err
@@ -149,9 +149,9 @@ func firstOK(ctx context.Context, url, key string) error {
 	}
 }
 
-// first reports part c.
+// first reports it.
 func (r *report) first(all [][]span) {
-	s := r.section("(c) From a file to the first answer")
+	s := r.section("From a file to the first answer")
 	s.text("On a running `zarpa up`: `zarpa deploy NAME --model iris.onnx` from the start of its process until it has ended, `zarpa keys NAME`, " +
 		"and a request with that key until the answer is 200. A new endpoint each time. Milliseconds.")
 	var rows [][]string

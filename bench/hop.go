@@ -37,7 +37,7 @@ type way struct {
 	closed  []sample
 }
 
-// measureHop is part a.
+// measureHop is its part.
 func (b *bench) measureHop(ctx context.Context, r *report) error {
 	list, stop, err := b.hopWays(ctx)
 	defer stop()
@@ -45,7 +45,7 @@ func (b *bench) measureHop(ctx context.Context, r *report) error {
 		return err
 	}
 	for round := range b.scale.rounds {
-		b.say("a: hop, round %d of %d", round+1, b.scale.rounds)
+		b.say("hop:, round %d of %d", round+1, b.scale.rounds)
 		for i := range list {
 			w := list[(i+round)%len(list)] // nobody is always the first
 			s, err := b.load(ctx, w.process, loadSpec{
@@ -80,11 +80,9 @@ func (b *bench) hopWays(ctx context.Context) (list []*way, stop func(), err erro
 		}
 	}
 	unix := "unix:" + filepath.Join(b.temp, "r.sock")
-	var ports [4]string
-	for i := range ports {
-		if ports[i], err = freePort(ctx); err != nil {
-			return nil, stop, err
-		}
+	ports, err := freePorts(ctx, 4)
+	if err != nil {
+		return nil, stop, err
 	}
 	plain := requestText("/score", benchKey, []byte(irisBody))
 	keyed := requestText("/endpoints/iris/score", benchKey, []byte(irisBody))
@@ -136,7 +134,7 @@ func hopRoutes(unix string) zarpa.Routes {
 	}}}
 }
 
-// hop reports part a.
+// hop reports it.
 func (r *report) hop(list []*way) {
 	base := list[directUnix]
 	var rows [][]string
@@ -148,7 +146,7 @@ func (r *report) hop(list []*way) {
 			us(middle(w.open, perRequest)),
 		})
 	}
-	s := r.section("(a) The gateway's hop")
+	s := r.section("The gateway's hop")
 	s.text("The replica is a process that answers the same %d bytes at once, over a Unix socket. The clients reach the gateway "+
 		"and the reverse proxy by TCP on the loopback. The gateway checks the key (the second of two), gives ids, and counts; the reverse proxy "+
 		"(%s) does none of that, and uses its buffers and connections again. “Bytes copied” is a process that carries each message on without reading it, from "+

@@ -15,7 +15,8 @@ import (
 type loadSpec struct {
 	Address string // unix:PATH or HOST:PORT
 	Request []byte
-	Clients int // connections; in a closed loop each sends when it has its answer
+	GRPC    bool // Request is a ModelInferRequest, encoded
+	Clients int  // connections; in a closed loop each sends when it has its answer
 	// Rate, in requests per second over all connections, makes it an open loop: each request has a
 	// moment at which it is due, and its latency counts from then on, sent or not.
 	Rate     float64
@@ -36,35 +37,42 @@ type loadResult struct {
 	Processor float64 `json:"processor"`
 }
 
-// sender is one connection of the load.
+// sender is one client of the load.
 type sender struct {
 	spec      loadSpec
 	index     int
-	link      *link
-	start     time.Time // of the schedule
+	once      func() error // one request and its answer
+	start     time.Time    // of the schedule
 	latencies []time.Duration
 	sent      int
 	last      time.Time
 	err       error
 }
 
-// generate runs a load.
+func newSender(spec loadSpec, index int, once func() error) *sender {
+	room := 1 << 16
+	if spec.Rate > 0 {
+		room = int(spec.Rate*spec.Duration.Seconds())/spec.Clients + 16
+	}
+	return &sender{spec: spec, index: index, once: once, latencies: make([]time.Duration, 0, room)}
+}
+
+// generate runs a load over HTTP.
 func generate(ctx context.Context, spec loadSpec) (loadResult, error) {
 	senders := make([]*sender, spec.Clients)
 	for i := range senders {
-		c, err := dial(ctx, spec.Address)
-		if err != nil {
+		c := &client{spec: spec, dial: func() (net.Conn, error) { return dial(ctx, spec.Address) }}
+		if err := c.connect(); err != nil {
 			return loadResult{}, err
 		}
-		l, room := polled(c), 1<<18
-		if spec.Rate > 0 {
-			if l, err = blocking(c); err != nil {
-				return loadResult{}, err
-			}
-			room = int(spec.Rate*spec.Duration.Seconds())/spec.Clients + 16
-		}
-		senders[i] = &sender{spec: spec, index: i, link: l, latencies: make([]time.Duration, 0, room)}
+		defer c.close()
+		senders[i] = newSender(spec, i, c.exchange)
 	}
+	return runSenders(ctx, senders, spec)
+}
+
+// runSenders lets all send at the same time until their time is over.
+func runSenders(ctx context.Context, senders []*sender, spec loadSpec) (loadResult, error) {
 	before := ownProcessor()
 	start := time.Now().Add(time.Millisecond)
 	var wg sync.WaitGroup
@@ -78,8 +86,58 @@ func generate(ctx context.Context, spec loadSpec) (loadResult, error) {
 	return res, ctx.Err()
 }
 
+// client is one HTTP connection of the load, made anew when the server closes it.
+type client struct {
+	spec loadSpec
+	dial func() (net.Conn, error)
+	link *link
+}
+
+func (c *client) connect() error {
+	conn, err := c.dial()
+	if err != nil {
+		return err
+	}
+	if c.spec.Rate > 0 {
+		c.link, err = blocking(conn)
+		return err
+	}
+	c.link = polled(conn)
+	return nil
+}
+
+func (c *client) close() {
+	if c.link != nil {
+		_ = c.link.Close()
+	}
+}
+
+// exchange sends the request and reads the answer. A server that closes each connection is charged
+// with the next one being made.
+func (c *client) exchange() error {
+	if c.link == nil {
+		if err := c.connect(); err != nil {
+			return err
+		}
+	}
+	if _, err := c.link.Write(c.spec.Request); err != nil {
+		return err
+	}
+	answer, err := c.link.read()
+	switch {
+	case err != nil:
+		return err
+	case statusOf(answer) != 200:
+		return fmt.Errorf("answer: %.300s", answer)
+	case closes(answer):
+		err = c.link.Close()
+		c.link = nil
+		return err
+	}
+	return nil
+}
+
 func (s *sender) run() {
-	defer s.link.Close()
 	if s.spec.Rate > 0 {
 		runtime.LockOSThread() // and the thread ends with it
 		sharpenTimers()
@@ -108,20 +166,6 @@ func (s *sender) run() {
 			s.latencies = append(s.latencies, s.last.Sub(due))
 		}
 	}
-}
-
-func (s *sender) once() error {
-	if _, err := s.link.Write(s.spec.Request); err != nil {
-		return err
-	}
-	answer, err := s.link.read()
-	switch {
-	case err != nil:
-		return err
-	case statusOf(answer) != 200:
-		return fmt.Errorf("answer: %.300s", answer)
-	}
-	return nil
 }
 
 // gather puts the connections' views together. A failed connection sends no more, so that any
@@ -166,22 +210,27 @@ type sample struct {
 	PerRequest float64
 }
 
+// tries is how often a load that got no answer in time is run, each time twice as long: on a busy
+// machine a short one may come to nothing.
+const tries = 4
+
 // load runs a load in a process of its own against a contestant.
 func (b *bench) load(ctx context.Context, on *process, spec loadSpec) (sample, error) {
-	if spec.Warm == 0 {
+	for range tries {
 		spec.Warm = spec.Duration / 5
+		before := on.processor()
+		var res loadResult
+		if err := b.ask(ctx, "load", spec, &res); err != nil {
+			return sample{}, err
+		}
+		used := on.processor() - before
+		if res.Failed > 0 {
+			return sample{}, fmt.Errorf("load on %s: %d of %d connections failed: %s", on.name, res.Failed, spec.Clients, res.Failure)
+		}
+		if res.Measured > 0 {
+			return sample{loadResult: res, PerRequest: used * 1e6 / float64(res.Sent)}, nil
+		}
+		spec.Duration *= 2
 	}
-	before := on.processor()
-	var res loadResult
-	if err := b.ask(ctx, "load", spec, &res); err != nil {
-		return sample{}, err
-	}
-	used := on.processor() - before
-	switch {
-	case res.Failed > 0:
-		return sample{}, fmt.Errorf("load on %s: %d of %d connections failed: %s", on.name, res.Failed, spec.Clients, res.Failure)
-	case res.Measured == 0:
-		return sample{}, errors.Join(fmt.Errorf("load on %s: no answers", on.name), ctx.Err())
-	}
-	return sample{loadResult: res, PerRequest: used * 1e6 / float64(res.Sent)}, nil
+	return sample{}, errors.Join(fmt.Errorf("load on %s: no answers", on.name), ctx.Err())
 }

@@ -1,10 +1,12 @@
 // Package main measures what Zarpa costs on one machine, in one go: the gateway's hop beside a
-// plain reverse proxy, the scoring server beside a bare handler and a raw loop, the time from a
-// model file to the first answer, and memory. It writes RESULTS.md.
+// plain reverse proxy, the scoring server beside a bare handler, a raw loop and the servers of
+// others, batching beside the best static batch, the time from a model file to the first answer,
+// memory, and scoring scripts beside the server that they were written for. It writes RESULTS.md and
+// results.svg.
 //
-//	go run ./bench            everything; about six minutes
-//	go run ./bench -quick     a smoke test of half a minute; its figures mean little
-//	go run ./bench -only a,c  some of the parts
+//	go run ./bench                    everything; about an hour, with the peers installed
+//	go run ./bench -short             a smoke test; its figures mean little
+//	go run ./bench -only hop,scoring  some of the parts
 //
 // Everything that is measured is a process of its own: zarpa itself, built for the occasion, and
 // this program again in the roles of replica, reverse proxy, bare server, raw loop and load.
@@ -52,8 +54,9 @@ type program struct {
 
 // settings are the flags.
 type settings struct {
-	quick, check   bool
+	short, check   bool
 	only, out      string
+	peers, models  string
 	zarpa, library string
 	rounds         int
 }
@@ -63,21 +66,53 @@ type scale struct {
 	rounds   int           // of every comparison, each with all contestants
 	open     time.Duration // of one open-loop run
 	closed   time.Duration // of one closed-loop run
+	compare  time.Duration // of one run against a server that is compared with others
 	deploys  int
 	idle     time.Duration // over which idle processor time is counted
 	commands string        // the flags that lead to it
 }
 
 func (s settings) scale() scale {
-	sc := scale{rounds: 7, open: 2 * time.Second, closed: 2 * time.Second, deploys: 10, idle: 10 * time.Second}
-	if s.quick {
-		sc = scale{rounds: 1, open: 500 * time.Millisecond, closed: 500 * time.Millisecond, deploys: 2, idle: time.Second, commands: " -quick"}
+	sc := scale{rounds: 5, open: 2 * time.Second, closed: 2 * time.Second, compare: time.Second, deploys: 10, idle: 10 * time.Second}
+	if s.short {
+		const little = 200 * time.Millisecond
+		sc = scale{rounds: 1, open: little, closed: little, compare: little / 2, deploys: 2, idle: time.Second, commands: " -short"}
 	}
 	if s.rounds > 0 {
 		sc.rounds = s.rounds
 		sc.commands += fmt.Sprintf(" -rounds %d", s.rounds)
 	}
 	return sc
+}
+
+// part is one comparison.
+type part struct {
+	name, about string
+	measure     func(*bench, context.Context, *report) error
+}
+
+// parts are all, in the order of the report.
+func parts() []part {
+	return []part{
+		{"peers", "other servers", (*bench).measurePeers},
+		{"scoring", "forms of a request", (*bench).measureScoring},
+		{"batch", "batching", (*bench).measureBatch},
+		{"hop", "the gateway", (*bench).measureHop},
+		{"overload", "ten times the load", (*bench).measureOverload},
+		{"many", "many endpoints on one gateway", (*bench).measureMany},
+		{"elastic", "replicas that follow the load", (*bench).measureElastic},
+		{"first", "from a file to the first answer", (*bench).measureFirst},
+		{"memory", "memory and rest", (*bench).measureMemory},
+		{"python", "scoring scripts", (*bench).measurePython},
+	}
+}
+
+func partNames() string {
+	var names []string
+	for _, p := range parts() {
+		names = append(names, p.name)
+	}
+	return strings.Join(names, ",")
 }
 
 func (p program) run(ctx context.Context) error {
@@ -89,18 +124,25 @@ func (p program) run(ctx context.Context) error {
 	var s settings
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.SetOutput(p.progress)
-	fs.BoolVar(&s.quick, "quick", false, "a smoke test: one short round of everything")
+	fs.BoolVar(&s.short, "short", false, "a smoke test: one short round of everything")
 	fs.BoolVar(&s.check, "check", false, "fail when an aim is missed")
-	fs.StringVar(&s.only, "only", "a,b,c,d", "parts: a hop, b scoring, c first answer, d memory")
-	fs.StringVar(&s.out, "out", "", "file to write; bench/RESULTS.md by default, standard output for -quick and for some of the parts; - is standard output")
+	fs.StringVar(&s.only, "only", partNames(), "parts to run")
+	fs.StringVar(&s.peers, "peers", "all", "peers to compare with: all (without ray), none, or names of bench/peers/*.txt")
+	fs.StringVar(&s.models, "models", "all", "models to serve: all, or names of "+strings.Join(modelNames, ", "))
+	fs.StringVar(&s.out, "out", "", "file to write; bench/RESULTS.md by default, standard output for -short and for some of the parts; - is standard output; the plot goes beside it")
 	fs.StringVar(&s.zarpa, "zarpa", "", "zarpa binary to measure; built from this module by default")
 	fs.StringVar(&s.library, "library", "", "ONNX Runtime's library; $ZARPA_ONNXRUNTIME, or the one in bin/, by default")
-	fs.IntVar(&s.rounds, "rounds", 0, "rounds of every comparison; 7 by default")
+	fs.IntVar(&s.rounds, "rounds", 0, "rounds of every comparison; 5 by default")
 	if err := fs.Parse(p.args); err != nil {
 		return err
 	}
 	if fs.NArg() > 0 {
 		return fmt.Errorf("argument %q: not known; there are flags only", fs.Arg(0))
+	}
+	if s.out != "" && s.out != "-" { // better now than in an hour
+		if _, err := os.Stat(filepath.Dir(s.out)); err != nil {
+			return fmt.Errorf("-out: %w", err)
+		}
 	}
 	b, err := p.prepare(ctx, s)
 	if err != nil {
@@ -115,12 +157,16 @@ type bench struct {
 	root     string // of the module
 	temp     string
 	self     string // this program
+	copy     string // the same in a file of its own, for servers whose memory is told
 	zarpa    string
 	library  string
 	env      []string
 	progress io.Writer
 	out      io.Writer
 	scale    scale
+
+	socketCount int
+	only        string // names of models, or all
 }
 
 // prepare finds the module and builds what is measured.
@@ -133,13 +179,17 @@ func (p program) prepare(ctx context.Context, s settings) (*bench, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &bench{root: root, self: self, zarpa: s.zarpa, progress: p.progress, out: p.out, scale: s.scale()}
+	b := &bench{root: root, self: self, zarpa: s.zarpa, progress: p.progress, out: p.out, scale: s.scale(), only: s.models}
 	if b.library, err = findLibrary(root, s.library, p.env); err != nil {
 		return nil, err
 	}
 	b.env = append(slices.Clone(p.env), "ZARPA_ONNXRUNTIME="+b.library)
 	// Names of sockets are short, and so must be the folder's.
 	if b.temp, err = os.MkdirTemp("", "zb"); err != nil {
+		return nil, err
+	}
+	b.copy = filepath.Join(b.temp, "bench")
+	if err := copyFile(self, b.copy); err != nil {
 		return nil, err
 	}
 	if b.zarpa != "" {
@@ -183,23 +233,24 @@ func findLibrary(root, given string, env []string) (string, error) {
 
 // measureAll runs the parts that were asked for and writes the report.
 func (b *bench) measureAll(ctx context.Context, s settings) error {
-	parts := map[string]func(context.Context, *report) error{
-		"a": b.measureHop, "b": b.measureScoring, "c": b.measureFirst, "d": b.measureMemory,
-	}
 	wanted := strings.Split(s.only, ",")
-	slices.Sort(wanted)
-	wanted = slices.Compact(wanted)
-	r := newReport(b, s)
-	for _, letter := range wanted {
-		measure := parts[letter]
-		if measure == nil {
-			return fmt.Errorf("-only: %q is not known; the parts are a, b, c and d", letter)
-		}
-		if err := measure(ctx, r); err != nil {
-			return fmt.Errorf("part %s: %w", letter, err)
+	for _, w := range wanted {
+		if !slices.ContainsFunc(parts(), func(p part) bool { return p.name == w }) {
+			return fmt.Errorf("-only: %q is not known; the parts are %s", w, partNames())
 		}
 	}
-	if err := r.save(len(wanted) == len(parts)); err != nil {
+	r := newReport(b, s)
+	whole := true
+	for _, p := range parts() {
+		if !slices.Contains(wanted, p.name) {
+			whole = false
+			continue
+		}
+		if err := p.measure(b, ctx, r); err != nil {
+			return fmt.Errorf("part %s, %s: %w", p.name, p.about, err)
+		}
+	}
+	if err := r.save(whole); err != nil {
 		return err
 	}
 	if s.check && r.missed() > 0 {
@@ -210,4 +261,13 @@ func (b *bench) measureAll(ctx context.Context, s settings) error {
 
 func (b *bench) say(format string, args ...any) {
 	fmt.Fprintf(b.progress, format+"\n", args...)
+}
+
+// copyFile copies a program: processes of the copy share no page with those of the original.
+func copyFile(from, to string) error {
+	text, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, text, 0o755)
 }

@@ -22,7 +22,7 @@ type holder struct {
 	rested      float64 // processor time while idle, in per cent of one core
 }
 
-// measureMemory is part d.
+// measureMemory is its part.
 func (b *bench) measureMemory(ctx context.Context, r *report) error {
 	p, err := b.up(ctx)
 	if err != nil {
@@ -47,7 +47,7 @@ func (b *bench) measureMemory(ctx context.Context, r *report) error {
 	}
 	replica := report.Deployments[0].Status.Replicas[0].PID
 	list := []*holder{{name: "replica with iris", pid: replica}, {name: "gateway", pid: gate}, {name: "control plane", pid: p.pid}}
-	b.say("d: memory")
+	b.say("memory")
 	if err := b.rest(ctx, list); err != nil {
 		return err
 	}
@@ -124,9 +124,9 @@ func gatewayOf(p *plane) (int, error) {
 	return 0, errors.New("the gateway of zarpa up is not among the processes")
 }
 
-// memory reports part d.
+// memory reports it.
 func (r *report) memory(list []*holder, sent int) {
-	s := r.section("(d) Memory and rest")
+	s := r.section("Memory and rest")
 	s.text("Of the processes of one `zarpa up` with iris deployed: idle, and right after %d requests from %d clients through the gateway. MiB resident, and of that what "+
 		"is no page of a file (programs and libraries are shared between replicas). Rest is the processor time of an idle process over %s, probes "+
 		"included, in per cent of one core.", sent, hopClients, r.bench.scale.idle)

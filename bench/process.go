@@ -8,10 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"os/exec"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -22,12 +19,15 @@ import (
 type process struct {
 	name string
 	pid  int
-	cmd  *exec.Cmd
-	said *tail
-	done chan error
+	// leads tells that the process leads a session: it and its family count as one contestant.
+	leads bool
+	cmd   *exec.Cmd
+	said  *tail
+	done  chan error
 }
 
-// stopWait is how long a process may take to end after SIGTERM; all end in milliseconds.
+// stopWait is how long a process may take to end after SIGTERM. Zarpa ends in milliseconds, some
+// peers in seconds.
 const stopWait = 10 * time.Second
 
 // tail keeps what a process printed, for errors.
@@ -57,11 +57,16 @@ func (t *tail) String() string {
 // start starts a program and returns at once.
 func (b *bench) start(name string, cmd *exec.Cmd) (*process, error) {
 	p := &process{name: name, cmd: cmd, said: &tail{}, done: make(chan error, 1)}
-	cmd.Env, cmd.Stdout, cmd.Stderr = b.env, p.said, p.said
+	if cmd.Env == nil {
+		cmd.Env = b.env
+	}
+	cmd.Stdout, cmd.Stderr = p.said, p.said
+	cmd.WaitDelay = time.Second                          // for what its children print after it ended
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // which tells its family apart
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
-	p.pid = cmd.Process.Pid
+	p.pid, p.leads = cmd.Process.Pid, true
 	go func() { p.done <- cmd.Wait() }() // ends with the process, which stop ends
 	return p, nil
 }
@@ -81,7 +86,7 @@ func (b *bench) role(ctx context.Context, name string, config any, check func(co
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(context.WithoutCancel(ctx), b.self, rolePrefix+name)
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), b.copy, rolePrefix+name)
 	cmd.Stdin = bytes.NewReader(text)
 	p, err := b.start(name, cmd)
 	if err != nil {
@@ -106,8 +111,8 @@ func (b *bench) ask(ctx context.Context, role string, config, result any) error 
 	return json.Unmarshal(out, result)
 }
 
-// startWait bounds the wait for a contestant to answer.
-const startWait = 20 * time.Second
+// startWait bounds the wait for a contestant to answer: the slowest takes 17 s on a calm machine.
+const startWait = 90 * time.Second
 
 // await waits until check succeeds; a process that does not come up is stopped.
 func (p *process) await(ctx context.Context, check func(context.Context) error) error {
@@ -123,6 +128,7 @@ func (p *process) await(ctx context.Context, check func(context.Context) error) 
 		select {
 		case ended := <-p.done:
 			p.done <- ended
+			p.stop()
 			return fmt.Errorf("%s ended before it answered: %w\n%s", p.name, errors.Join(ended, err), p.said)
 		case <-ctx.Done():
 			p.stop()
@@ -132,13 +138,20 @@ func (p *process) await(ctx context.Context, check func(context.Context) error) 
 	}
 }
 
-// stop ends the process and waits for that.
+// stop ends the process, waits for that, and ends what is left of its family.
 func (p *process) stop() {
+	members := family(p.pid)
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	ended := false
 	select {
 	case <-p.done:
+		ended = true
 	case <-time.After(stopWait):
-		_ = p.cmd.Process.Kill()
+	}
+	for _, m := range members {
+		m.kill()
+	}
+	if !ended {
 		<-p.done
 	}
 }
@@ -173,86 +186,16 @@ func splitAddress(address string) (network, where string) {
 	return "tcp", address
 }
 
-// freePort is a loopback address that nobody uses right now.
-func freePort(ctx context.Context) (string, error) {
-	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return ln.Addr().String(), ln.Close()
-}
-
-// ticks is USER_HZ, in which /proc counts: 100 on every architecture that Go has.
-const ticks = 100
-
-// processor is the processor time that the process has used, in seconds.
-func (p *process) processor() float64 {
-	used, _ := processorOf(strconv.Itoa(p.pid)) // 0 on systems without /proc, as the report says
-	return used
-}
-
-func ownProcessor() float64 {
-	used, _ := processorOf("self")
-	return used
-}
-
-func processorOf(pid string) (float64, error) {
-	text, err := os.ReadFile(filepath.Join("/proc", pid, "stat"))
-	if err != nil {
-		return 0, err
-	}
-	return parseStat(string(text))
-}
-
-// parseStat sums utime and stime, fields 14 and 15 of proc_pid_stat(5). The name in field 2 may
-// hold anything, parentheses included.
-func parseStat(text string) (float64, error) {
-	fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
-	if len(fields) < 13 {
-		return 0, fmt.Errorf("stat: %d fields after the name", len(fields))
-	}
-	user, err := strconv.ParseFloat(fields[11], 64)
-	system, err2 := strconv.ParseFloat(fields[12], 64)
-	return (user + system) / ticks, errors.Join(err, err2)
-}
-
-// memory is what a process has in memory, in MiB.
-type memory struct {
-	Resident float64 // all of it
-	Own      float64 // without pages of files, which processes of one binary share
-}
-
-func memoryOf(pid int) (memory, error) {
-	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
-	if err != nil {
-		return memory{}, err
-	}
-	return memory{statusMiB(string(text), "VmRSS"), statusMiB(string(text), "RssAnon")}, nil
-}
-
-func statusMiB(status, name string) float64 {
-	for line := range strings.Lines(status) {
-		if rest, ok := strings.CutPrefix(line, name+":"); ok {
-			kib, _ := strconv.ParseFloat(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")), 64)
-			return kib / 1024
-		}
-	}
-	return 0
-}
-
-// scheduled is the time that all threads of a process ran, in seconds, to the nanosecond: ticks are
-// too coarse for an idle process. Threads that ended are not in it.
-func scheduled(pid int) float64 {
-	files, _ := filepath.Glob(filepath.Join("/proc", strconv.Itoa(pid), "task", "*", "schedstat"))
-	total := 0.0
-	for _, f := range files {
-		text, err := os.ReadFile(f)
+// freePorts are addresses of the loopback that nobody uses right now, no two the same.
+func freePorts(ctx context.Context, n int) ([]string, error) {
+	list := make([]string, n)
+	for i := range list {
+		ln, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 		if err != nil {
-			continue // a thread that ended meanwhile
+			return nil, err
 		}
-		ns, _, _ := strings.Cut(string(text), " ")
-		n, _ := strconv.ParseFloat(ns, 64)
-		total += n / 1e9
+		defer ln.Close() // when all are known
+		list[i] = ln.Addr().String()
 	}
-	return total
+	return list, nil
 }

@@ -3,10 +3,12 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -22,6 +24,8 @@ type report struct {
 	busy     string // the load of the machine before anything ran
 	sections []*section
 	aims     []aim
+	plot     string // file name of the plot, beside the report; empty for none
+	bars     []bar
 }
 
 // aim is a figure that was set beforehand.
@@ -30,6 +34,9 @@ type aim struct {
 	met             bool
 	bound           string // what keeps it from being met
 }
+
+// plotName is the plot's file, beside the report.
+const plotName = "results.svg"
 
 // section is one part of the report.
 type section struct {
@@ -44,7 +51,11 @@ type machine struct {
 }
 
 func newReport(b *bench, s settings) *report {
-	return &report{bench: b, settings: s, machine: thisMachine(), started: time.Now(), busy: busy()}
+	r := &report{bench: b, settings: s, machine: thisMachine(), started: time.Now(), busy: busy()}
+	if s.out != "-" && (s.out != "" || !s.short) {
+		r.plot = plotName
+	}
+	return r
 }
 
 func (r *report) section(title string) *section {
@@ -87,7 +98,7 @@ func (r *report) markdown() []byte {
 	m := r.machine
 	fmt.Fprintf(&b, "- %d cores (%s), %s of memory, %s/%s, kernel %s\n", m.cores, m.processor, m.memory, runtime.GOOS, runtime.GOARCH, m.kernel)
 	fmt.Fprintf(&b, "- %s, ONNX Runtime %s\n", runtime.Version(), onnx.Version)
-	fmt.Fprintf(&b, "- load of the machine (1 minute) before the start %s, at the end %s; other work on it is not ours to stop\n", r.busy, busy())
+	fmt.Fprintf(&b, "- load of the machine (1 minute) before the start %s, at the end %s\n", r.busy, busy())
 	fmt.Fprintf(&b, "- %s, %s; `%sgo run ./bench%s`\n", r.started.UTC().Format(time.DateOnly), time.Since(r.started).Round(time.Second), priority(), r.command())
 	if len(r.aims) > 0 {
 		b.WriteString("\n## Aims\n\n| | aim | measured | |\n|---|---:|---:|---|\n")
@@ -115,8 +126,14 @@ func verdict(met bool) string {
 
 func (r *report) command() string {
 	c := r.bench.scale.commands
-	if r.settings.only != "a,b,c,d" {
+	if r.settings.only != partNames() {
 		c += " -only " + r.settings.only
+	}
+	if r.settings.models != "all" {
+		c += " -models " + r.settings.models
+	}
+	if r.settings.peers != "all" {
+		c += " -peers " + r.settings.peers
 	}
 	return c
 }
@@ -125,12 +142,19 @@ func (r *report) command() string {
 // figures of a whole run unless told to.
 func (r *report) save(whole bool) error {
 	out := r.settings.out
-	if out == "" && whole && !r.settings.quick {
+	whole = whole && r.settings.models == "all" && r.settings.peers == "all"
+	if out == "" && whole && !r.settings.short {
 		out = filepath.Join(r.bench.root, "bench", "RESULTS.md")
 	}
 	if out == "" || out == "-" {
 		_, err := r.bench.out.Write(r.markdown())
 		return err
+	}
+	if r.plot != "" && len(r.bars) > 0 {
+		title := fmt.Sprintf("Requests per second, %d clients, one row each (%d cores)", halfway, r.machine.cores)
+		if err := os.WriteFile(filepath.Join(filepath.Dir(out), r.plot), plot(title, r.bars), 0o644); err != nil {
+			return err
+		}
 	}
 	return os.WriteFile(out, r.markdown(), 0o644)
 }
@@ -203,4 +227,21 @@ func spread(values []float64) string {
 		return "–"
 	}
 	return fmt.Sprintf("%.2f (%.2f–%.2f)", median(values), slices.Min(values), slices.Max(values))
+}
+
+// spreadWhole is the same for whole numbers.
+func spreadWhole(values []float64) string {
+	if len(values) == 0 {
+		return "–"
+	}
+	return fmt.Sprintf("%.0f (%.0f–%.0f)", median(values), slices.Min(values), slices.Max(values))
+}
+
+// ratio is a quotient to so many digits, or a dash when there was nothing to divide or to divide by:
+// a run so short that the clock of /proc did not move.
+func ratio(q float64, digits int) string {
+	if math.IsNaN(q) || math.IsInf(q, 0) || q == 0 {
+		return "–"
+	}
+	return strconv.FormatFloat(q, 'f', digits, 64)
 }

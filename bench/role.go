@@ -31,12 +31,13 @@ func (p program) play(ctx context.Context, role string) error {
 		if err := settings.Decode(&spec); err != nil {
 			return err
 		}
-		one := 1
-		if spec.Rate > 0 {
-			one = spec.Clients + 2
+		return answer(playLoad(ctx, spec))
+	case "overload":
+		var spec overloadSpec
+		if err := settings.Decode(&spec); err != nil {
+			return err
 		}
-		threads(one)
-		return answer(generate(ctx, spec))
+		return answer(flood(ctx, spec))
 	case "raw":
 		var spec modelSpec
 		if err := settings.Decode(&spec); err != nil {
@@ -49,6 +50,12 @@ func (p program) play(ctx context.Context, role string) error {
 			return err
 		}
 		return serveBare(ctx, spec)
+	case "empty":
+		var spec emptySpec
+		if err := settings.Decode(&spec); err != nil {
+			return err
+		}
+		return serveEmpty(ctx, spec)
 	case "replica":
 		var spec replicaSpec
 		if err := settings.Decode(&spec); err != nil {
@@ -73,6 +80,23 @@ func (p program) play(ctx context.Context, role string) error {
 	return fmt.Errorf("role %q: not known", role)
 }
 
+func playLoad(ctx context.Context, spec loadSpec) (loadResult, error) {
+	switch {
+	case spec.GRPC:
+		threads(1)
+		debug.SetMemoryLimit(loadMemory) // grpc-go allocates for every call
+		return generateGRPC(ctx, spec)
+	case spec.Rate > 0:
+		threads(spec.Clients + 2)
+	default:
+		threads(1)
+	}
+	return generate(ctx, spec)
+}
+
+// loadMemory is when a load that allocates begins to collect.
+const loadMemory = 512 << 20
+
 // threads prepares a role that allocates next to nothing: n of its threads run at a time, and
 // nothing is collected.
 func threads(n int) {
@@ -84,6 +108,7 @@ func threads(n int) {
 type replicaSpec struct {
 	Addresses []string
 	Answer    string // the body
+	Takes     time.Duration
 }
 
 // maxConnections bounds the connections of a role.
@@ -93,7 +118,7 @@ const maxConnections = 512
 func serveReplica(ctx context.Context, spec replicaSpec) error {
 	answer := fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nDate: Mon, 01 Jan 2024 00:00:00 GMT\r\n"+
 		"X-Ms-Run-Function-Failed: False\r\nContent-Length: %d\r\n\r\n%s", len(spec.Answer), spec.Answer)
-	return eachConnection(ctx, spec.Addresses, func(c net.Conn) { answerAll(c, answer) })
+	return eachConnection(ctx, spec.Addresses, func(c net.Conn) { answerAll(c, answer, spec.Takes) })
 }
 
 // eachConnection listens until ctx ends and serves connections, each in a goroutine that ends with
@@ -127,12 +152,16 @@ func eachConnection(ctx context.Context, addresses []string, serve func(net.Conn
 	return nil
 }
 
-func answerAll(c net.Conn, answer []byte) {
+// answerAll answers every request after a while.
+func answerAll(c net.Conn, answer []byte, after time.Duration) {
 	l := polled(c)
 	defer l.Close()
 	for {
 		if _, err := l.read(); err != nil {
 			return
+		}
+		if after > 0 {
+			time.Sleep(after)
 		}
 		if _, err := l.Write(answer); err != nil {
 			return

@@ -1,209 +1,189 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
-	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
-
-	"github.com/zarpa-dev/zarpa"
-	"github.com/zarpa-dev/zarpa/blob/dir"
-	"github.com/zarpa-dev/zarpa/bundle"
 )
 
-// subject is a model to score.
-type subject struct {
-	name, file string
-	body       []byte
-	shape      []int64
-	clients    int
-	small      bool // held against the bare handler, else against the raw loop
-	bundle     string
+// compareClients are the numbers of clients that servers are compared with; halfway is the one
+// that aims and the plot are about.
+var compareClients = []int{1, halfway, mostClients}
 
-	zarpa, bare, raw []sample // one for each round
-}
+const (
+	halfway     = 16
+	mostClients = 64
+)
 
-// subjects are the models, with requests of one row.
-func (b *bench) subjects() ([]*subject, error) {
-	digit, err := firstRow(filepath.Join(b.root, "examples", "digits", "heldout.json"))
-	if err != nil {
-		return nil, err
-	}
-	pixels := make([]float64, 3072)
-	random := rand.New(rand.NewPCG(1, 2)) // the same on every run
-	for i := range pixels {
-		pixels[i] = float64(int64(random.Float64()*1e8)) / 1e8
-	}
-	large, err := json.Marshal(map[string]any{"data": [][]float64{pixels}})
-	if err != nil {
-		return nil, err
-	}
-	return []*subject{
-		{name: "iris", file: filepath.Join(b.root, "examples", "iris", "iris.onnx"), body: []byte(irisBody), shape: []int64{1, 4}, clients: 16, small: true},
-		{name: "digits", file: filepath.Join(b.root, "examples", "digits", "digits.onnx"), body: digit, shape: []int64{1, 1, 8, 8}, clients: 16, small: true},
-		{name: "ten_ms", file: filepath.Join(b.root, "bench", "models", "ten_ms.onnx"), body: large, shape: []int64{1, 3072}, clients: 2},
-	}, nil
-}
-
-// firstRow is a request with the first of an example's held-out rows.
-func firstRow(file string) ([]byte, error) {
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	var heldout struct {
-		Inputs []json.RawMessage `json:"inputs"`
-	}
-	if err := json.Unmarshal(text, &heldout); err != nil {
-		return nil, fmt.Errorf("%s: %w", filepath.Base(file), err)
-	}
-	return json.Marshal(map[string]any{"data": heldout.Inputs[:1]})
-}
-
-// measureScoring is part b.
+// measureScoring compares the forms that zarpa score speaks with the bare handler and the raw loop.
 func (b *bench) measureScoring(ctx context.Context, r *report) error {
-	list, err := b.subjects()
-	if err != nil {
+	models, err := b.models(ctx)
+	models = slices.DeleteFunc(models, func(m *model) bool { return m.forBatches })
+	if err != nil || len(models) == 0 {
 		return err
 	}
-	for _, s := range list {
-		if s.bundle, err = b.unpack(ctx, s); err != nil {
+	var fields []*contest
+	for _, m := range models {
+		f, err := b.scoringField(ctx, m, r.machine.cores)
+		if err != nil {
 			return err
 		}
-		if err := b.score(ctx, s); err != nil {
-			return err
-		}
+		fields = append(fields, f)
 	}
-	r.scoring(list)
+	r.scoring(fields)
 	return nil
 }
 
-// unpack makes the bundle of a model and unpacks it.
-func (b *bench) unpack(ctx context.Context, s *subject) (string, error) {
-	home := filepath.Join(b.temp, s.name)
-	blobs, err := dir.Open(ctx, filepath.Join(home, "blobs"))
+// scoringField measures one model over Unix sockets.
+func (b *bench) scoringField(ctx context.Context, m *model, cores int) (*contest, error) {
+	at := b.sockets()
+	f, err := b.assemble(ctx, m, []server{
+		b.zarpaServer(fitted, ownForms, at, m.tuned(mostClients, cores)...),
+		b.bareServer(at),
+	})
+	defer f.stop()
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	var stream bytes.Buffer // the models are small
-	if err := bundle.TarFiles(ctx, &stream, s.file); err != nil {
-		return "", err
+	f.addRaw(rawName, cores, 1)
+	if m.heavy { // where it is held against the raw loop
+		f.clients = slices.Compact(slices.Sorted(slices.Values(append([]int{cores}, f.clients...))))
 	}
-	content, err := bundle.WriteContent(ctx, blobs, &stream, bundle.Limits{})
-	if err != nil {
-		return "", err
-	}
-	digest, err := bundle.Build(ctx, blobs, zarpa.Bundle{Format: bundle.Format, Engine: "onnx", Models: []zarpa.BundleModel{
-		{Name: s.name, Version: 1, Content: content, File: content.Files[0].Path},
-	}})
-	if err != nil {
-		return "", err
-	}
-	return bundle.Unpack(ctx, blobs, digest, filepath.Join(home, "bundles"))
+	return f, f.measure(ctx, "scoring")
 }
 
-// score measures one model: zarpa's server and the bare one take turns, and the raw loop is third.
-func (b *bench) score(ctx context.Context, s *subject) error {
-	addresses := [2]string{"unix:" + filepath.Join(b.temp, "z.sock"), "unix:" + filepath.Join(b.temp, "b.sock")}
-	request := requestText("/score", benchKey, s.body)
-	ours, err := b.serve(ctx, "zarpa score", answers(addresses[0], request), "score", "--bundle", s.bundle, "--listen", addresses[0],
-		"--threads", "1", "--max-concurrency", strconv.Itoa(s.clients), "--log-level", "warn")
-	if err != nil {
-		return err
+// scoring reports it.
+func (r *report) scoring(fields []*contest) {
+	s := r.section("Scoring: forms of a request")
+	s.text("`zarpa score` (one thread for a run; of the 10 ms model as many runs at a time as there are processors) and the bare server (`net/http`, " +
+		"`encoding/json`, and grpc-go as it comes, the same engine: `bench/bare.go`) take requests of one row over a Unix socket, with connections kept; the raw loop runs the " +
+		"model in one process with nothing around it.")
+	s.legend(fields[0].rounds)
+	for _, f := range fields {
+		s.field(f)
 	}
-	defer ours.stop()
-	spec := modelSpec{
-		Listen: addresses[1], File: s.file, Library: b.library, Threads: 1, Shape: s.shape, Body: s.body,
-		Concurrent: s.clients, Duration: b.scale.closed,
-	}
-	bare, err := b.role(ctx, "bare", spec, answers(addresses[1], request))
-	if err != nil {
-		return err
-	}
-	defer bare.stop()
-	one := func(i int, on *process, into *[]sample) error {
-		sm, err := b.load(ctx, on, loadSpec{Address: addresses[i], Request: request, Clients: s.clients, Duration: b.scale.closed})
-		*into = append(*into, sm)
-		return err
-	}
-	for round := range b.scale.rounds {
-		b.say("b: scoring %s, round %d of %d", s.name, round+1, b.scale.rounds)
-		steps := []func() error{
-			func() error { return one(0, ours, &s.zarpa) },
-			func() error { return one(1, bare, &s.bare) },
-			func() error {
-				var res loadResult
-				err := b.ask(ctx, "raw", spec, &res)
-				s.raw = append(s.raw, sample{loadResult: res, PerRequest: res.Processor * 1e6 / float64(max(res.Sent, 1))})
-				return err
-			},
-		}
-		for i := range steps {
-			if err := steps[(i+round)%len(steps)](); err != nil {
-				return err
-			}
+	for _, f := range fields {
+		if f.model.heavy {
+			r.rawAim(f, formBinary, 0.97)
+			r.rawAim(f, formScore, 0.93)
+		} else {
+			r.bareAim(f)
 		}
 	}
-	return nil
 }
 
-// scoring reports part b.
-func (r *report) scoring(list []*subject) {
-	s := r.section("(b) The scoring server")
-	s.text("`zarpa score` and the bare server (`net/http`, `encoding/json`, the same engine: `bench/bare.go`) take requests of one row over a " +
-		"Unix socket, with keep-alive; the raw loop runs the model in one process with nothing around it. One thread for a run, as many runs " +
-		"at a time as clients. Closed loop; medians of the rounds; quotients are medians of those round by round, with the least and the greatest. " +
-		"Processor is the server's time for one request in µs; the load is a process of its own on the same cores, and what it needs for a request is in the last column. “By processor” is the raw loop's processor time for a run over " +
-		"the server's for a request: what the quotient would be if load and machine cost nothing.")
+// legend says what the columns of a field's table are.
+func (s *section) legend(rounds int) {
+	s.text("JSON is `{\"data\": …}` on `/score`; v2 is the Open Inference Protocol; v2 binary has the tensors behind the JSON, as tritonclient sends them. "+
+		"gRPC is ModelInfer with raw contents, on the address of HTTP or on one of its own, over at most %d connections, by a load that costs more of the same processors than that of HTTP does. "+
+		"Closed loop; medians of the %d rounds, in which all take turns, with the least and the greatest in parentheses; quotients are medians of those round by round. Processor is the server's time for one request in µs, of all "+
+		"its processes, user and system; load is the load generator's. “× bare” compares throughputs with the bare handler's JSON; “by processor” is the bare handler's processor time over the server's, "+
+		"and the raw loop's over the server's: what the quotients would be if load and machine cost nothing.", grpcConnections, rounds)
+}
+
+// field writes the table of one model.
+func (s *section) field(f *contest) {
+	s.text("**%s**, %d values; a request has %d bytes as JSON and %d as v2 binary:", f.model.name, len(f.model.row), f.size(formScore), f.size(formBinary))
 	var rows [][]string
-	for _, m := range list {
-		for _, c := range []struct {
-			name    string
-			samples []sample
-		}{{"zarpa score", m.zarpa}, {"bare handler", m.bare}, {"raw loop", m.raw}} {
-			load := "–"
-			if c.name != "raw loop" {
-				load = us(middle(c.samples, loadCost))
-			}
-			rows = append(rows, []string{
-				m.name, strconv.Itoa(m.clients), strconv.Itoa(len(m.body)), c.name, whole(middle(c.samples, perSecond)), us(middle(c.samples, p50)), us(middle(c.samples, p99)),
-				us(middle(c.samples, perRequest)),
-				spread(paired(each(c.samples, perSecond), each(m.bare, perSecond), quotient)),
-				spread(paired(each(c.samples, perSecond), each(m.raw, perSecond), quotient)),
-				fmt.Sprintf("%.3f", median(paired(each(m.raw, perRequest), each(c.samples, perRequest), quotient))), load,
-			})
+	for _, clients := range f.clients {
+		for _, c := range f.list {
+			rows = append(rows, f.row(c, clients))
 		}
 	}
-	s.table([]string{"model", "clients", "body, bytes", "server", "requests/s", "p50 µs", "p99 µs", "processor µs", "× bare", "× raw", "× raw by processor", "load µs"}, rows)
-	for _, m := range list {
-		r.scoringAim(m)
-	}
+	s.table([]string{"server", "setting", "form", "clients", "requests/s", "× bare", "p50 µs", "p99 µs", "processor µs", "× bare by processor", "× raw by processor", "load µs"}, rows)
 }
 
-func (r *report) scoringAim(m *subject) {
-	if m.small {
-		times := median(paired(each(m.zarpa, perSecond), each(m.bare, perSecond), quotient))
-		r.aim(aim{
-			what: "scoring " + m.name + " against the bare handler", want: "≥ 0.8 ×", got: fmt.Sprintf("%.2f ×", times), met: times >= 0.8,
-			bound: fmt.Sprintf("Of a request zarpa uses %s µs, the bare handler %s µs, the load %s µs of the same processors.",
-				us(middle(m.zarpa, perRequest)), us(middle(m.bare, perRequest)), us(middle(m.zarpa, loadCost))),
-		})
+// size is how long a request is.
+func (f *contest) size(form form) int {
+	request, err := f.model.request(form)
+	if err != nil {
+		return 0
+	}
+	return len(request)
+}
+
+func (f *contest) row(c *contestant, clients int) []string {
+	row := []string{c.name, c.setting, string(c.form), strconv.Itoa(clients)}
+	list := c.samples[clients]
+	if c.absent != "" || len(list) == 0 {
+		return append(row, "not measured: "+c.absent, "–", "–", "–", "–", "–", "–", "–")
+	}
+	load := "–"
+	if c.form != formNone {
+		load = us(middle(list, loadCost))
+	}
+	return append(row, spreadWhole(each(list, perSecond)), f.against(bareName, formScore, c, comparison{clients, faster}), us(middle(list, p50)), us(middle(list, p99)),
+		us(middle(list, perRequest)), f.against(bareName, formScore, c, comparison{clients, cheaper}), f.against(rawName, formNone, c, comparison{clients, cheaper}), load)
+}
+
+// against is the median of a contestant's quotients to another.
+func (f *contest) against(name string, form form, c *contestant, at comparison) string {
+	quotients := f.quotients(name, form, c, at)
+	if len(quotients) == 0 {
+		return "–"
+	}
+	return ratio(median(quotients), 2)
+}
+
+// comparison is how many clients a comparison is about, and what is compared.
+type comparison struct {
+	clients int
+	times   func(mine, other sample) float64
+}
+
+func faster(mine, other sample) float64  { return mine.PerSecond / other.PerSecond }
+func cheaper(mine, other sample) float64 { return other.PerRequest / mine.PerRequest }
+
+// quotients compares a contestant with another round by round; none where one was not measured.
+func (f *contest) quotients(name string, form form, c *contestant, at comparison) []float64 {
+	i := slices.IndexFunc(f.list, func(o *contestant) bool { return o.name == name && o.form == form })
+	if i < 0 || c == nil {
+		return nil
+	}
+	mine, other := c.samples[at.clients], f.list[i].samples[at.clients]
+	if len(mine) != len(other) { // one of them failed in some round
+		return nil
+	}
+	out := make([]float64, len(mine))
+	for i := range out {
+		out[i] = at.times(mine[i], other[i])
+	}
+	return out
+}
+
+// bareAim holds a small model against the bare handler.
+func (r *report) bareAim(f *contest) {
+	ours := f.find(zarpaName, fitted, formScore)
+	bare := f.find(bareName, "–", formScore)
+	if ours == nil || bare == nil {
 		return
 	}
-	byClock := paired(each(m.zarpa, perSecond), each(m.raw, perSecond), quotient)
-	byProcessor := paired(each(m.raw, perRequest), each(m.zarpa, perRequest), quotient)
-	times, got := judge(byClock, byProcessor)
-	around := middle(m.zarpa, perRequest) - middle(m.raw, perRequest)
+	times, got := judge(f.quotients(bareName, formScore, ours, comparison{halfway, faster}), f.quotients(bareName, formScore, ours, comparison{halfway, cheaper}))
 	r.aim(aim{
-		what: "scoring the 10 ms model against the raw loop", want: "≥ 0.97 ×", got: got, met: times >= 0.97,
+		what: fmt.Sprintf("scoring %s as JSON against the bare handler, %d clients", f.model.name, halfway), want: "≥ 1.2 ×", got: got, met: times >= 1.2,
+		bound: fmt.Sprintf("Of a request zarpa uses %s µs, the bare handler %s µs, the load %s µs of the same processors.",
+			us(middle(ours.samples[halfway], perRequest)), us(middle(bare.samples[halfway], perRequest)), us(middle(ours.samples[halfway], loadCost))),
+	})
+}
+
+// rawAim holds a heavy model against the raw loop, with as many clients as processors.
+func (r *report) rawAim(f *contest, form form, least float64) {
+	what := fmt.Sprintf("scoring %s as %s against the raw loop, %d clients", f.model.name, form, r.machine.cores)
+	want := fmt.Sprintf("≥ %.2f ×", least)
+	ours, clients := f.find(zarpaName, fitted, form), r.machine.cores
+	raw := f.find(rawName, "–", formNone)
+	if ours == nil || raw == nil {
+		r.aim(aim{what: what, want: want, got: "not measured", bound: "The server does not speak this form."})
+		return
+	}
+	times, got := judge(f.quotients(rawName, formNone, ours, comparison{clients, faster}), f.quotients(rawName, formNone, ours, comparison{clients, cheaper}))
+	model, load := middle(raw.samples[clients], perRequest), middle(ours.samples[clients], loadCost)
+	around := middle(ours.samples[clients], perRequest) - model
+	r.aim(aim{
+		what: what, want: want, got: got, met: times >= least,
 		bound: fmt.Sprintf("The model itself takes %s µs of a processor. Zarpa's process uses %s µs more for a request of %d bytes, and the load, on the "+
-			"same %d cores that the %d runs fill, %s µs: together %.1f %% of the model's time.", us(middle(m.raw, perRequest)), us(around), len(m.body),
-			r.machine.cores, m.clients, us(middle(m.zarpa, loadCost)), 100*(around+middle(m.zarpa, loadCost))/middle(m.raw, perRequest)),
+			"same %d processors that the runs fill, %s µs: together %.1f %% of the model's time.", us(model), us(around), f.size(form), clients, us(load), 100*(around+load)/model),
 	})
 }
 
@@ -214,10 +194,13 @@ const calm = 1.15
 // judge takes the quotient of throughputs where the machine was calm enough for it, and else that of
 // processor times, which other work on the machine harms least; it says which.
 func judge(byClock, byProcessor []float64) (times float64, got string) {
+	if len(byClock) == 0 {
+		return 0, "not measured"
+	}
 	if slices.Max(byClock)/slices.Min(byClock) <= calm {
 		times = median(byClock)
-		return times, fmt.Sprintf("%.3f × (by processor time %.3f ×)", times, median(byProcessor))
+		return times, fmt.Sprintf("%.3f × (by processor time %s ×)", times, ratio(median(byProcessor), 3))
 	}
 	times = median(byProcessor)
-	return times, fmt.Sprintf("%.3f × by processor time; throughputs spread too far: %s", times, spread(byClock))
+	return times, fmt.Sprintf("%s × by processor time; throughputs spread too far: %s", ratio(times, 3), spread(byClock))
 }

@@ -15,12 +15,12 @@ import (
 // what is measured is what stands between them.
 
 var (
-	errFraming = errors.New("the message has no Content-Length")
+	errFraming = errors.New("the message has neither a Content-Length nor proper chunks")
 	errEnded   = errors.New("the connection ended within a message")
 )
 
 // messageEnd is the length of the whole message at the start of b; 0 while more must be read.
-// Messages have a Content-Length: those in chunks are refused.
+// A message has a Content-Length or comes in chunks.
 func messageEnd(b []byte) (int, error) {
 	head := bytes.Index(b, []byte("\r\n\r\n"))
 	if head < 0 {
@@ -28,7 +28,10 @@ func messageEnd(b []byte) (int, error) {
 	}
 	length := field(b[:head+2], "content-length")
 	if length == nil {
-		return 0, errFraming
+		if !bytes.EqualFold(field(b[:head+2], "transfer-encoding"), []byte("chunked")) {
+			return 0, errFraming
+		}
+		return chunksEnd(b, head+4)
 	}
 	n, err := strconv.Atoi(string(length))
 	if err != nil || n < 0 {
@@ -38,6 +41,36 @@ func messageEnd(b []byte) (int, error) {
 		return whole, nil
 	}
 	return 0, nil
+}
+
+// chunksEnd is where the chunks that begin at an offset of b end; 0 while more must be read.
+// Trailers are refused: no server that is measured sends any.
+func chunksEnd(b []byte, at int) (int, error) {
+	for {
+		line, _, ok := bytes.Cut(b[at:], []byte("\r\n"))
+		if !ok {
+			return 0, nil
+		}
+		size, err := strconv.ParseUint(string(line), 16, 31)
+		if err != nil {
+			return 0, errFraming
+		}
+		at += len(line) + 2 + int(size) + 2
+		switch {
+		case at > len(b):
+			return 0, nil
+		case b[at-2] != '\r':
+			return 0, errFraming
+		case size == 0:
+			return at, nil
+		}
+	}
+}
+
+// closes tells whether the server closes the connection behind this answer.
+func closes(answer []byte) bool {
+	head := bytes.Index(answer, []byte("\r\n\r\n")) // it is there: the message was read
+	return bytes.EqualFold(field(answer[:head+2], "connection"), []byte("close"))
 }
 
 // field is the value of a field in a head whose lines all end; name is in lower case.

@@ -1,4 +1,4 @@
-"""Write the models that the benchmarks serve: ten_ms.onnx and forest.onnx.
+"""Write the models that the benchmarks serve: ten_ms.onnx, wide.onnx and forest.onnx.
 
     python make_ms.py
 
@@ -30,6 +30,10 @@ CHANNELS = 32
 BLOCKS = 50  # sets the time: 9.4 million multiply-adds, about 0.2 ms, each
 STEP = 0.05  # how much of a block's answer is added to what came in
 RUNS = 40
+
+# wide.onnx: LAYERS dense layers of WIDTH x WIDTH.
+WIDTH = 1024
+LAYERS = 4  # sets the time: 4 MB of weights to read, about 0.1 ms, each
 
 # forest.onnx
 TREES, DEPTH = 16, 5
@@ -76,6 +80,59 @@ def ten_ms():
         nodes,
         "ten_ms",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", PIXELS])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 10])],
+        weights,
+    )
+    return helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR
+    )
+
+
+def wide():
+    """Return dense layers with weights that the runtime makes as it loads: small file, much memory.
+
+    A row reads every weight and uses it once. In a batch all rows use it: what a run
+    costs beside its rows is nearly all of it, which is what batching saves.
+    """
+    weights = [
+        numpy_helper.from_array(np.array(1, np.float32), "one"),
+        numpy_helper.from_array(np.array(12.9898, np.float32), "step"),
+        numpy_helper.from_array(np.array(43758.547, np.float32), "stretch"),
+        numpy_helper.from_array(np.array(0.5, np.float32), "half"),
+        numpy_helper.from_array(np.array((24 / WIDTH) ** 0.5, np.float32), "scale"),
+        numpy_helper.from_array(np.array([WIDTH, WIDTH], np.int64), "square"),
+        numpy_helper.from_array(np.array([0], np.int64), "first"),
+        numpy_helper.from_array(np.array([10], np.int64), "classes"),
+        numpy_helper.from_array(np.array([1], np.int64), "columns"),
+    ]
+    nodes = []
+    for i in range(LAYERS):
+        size, begin = WIDTH * WIDTH, 7919 * (i + 1)
+        weights += [
+            numpy_helper.from_array(np.array(begin, np.float32), f"from{i}"),
+            numpy_helper.from_array(np.array(begin + size, np.float32), f"to{i}"),
+        ]
+        nodes += [  # numbers between -0.5 and 0.5 without a pattern, then the scale that keeps a row's size
+            helper.make_node("Range", [f"from{i}", f"to{i}", "one"], [f"numbers{i}"]),
+            helper.make_node("Mul", [f"numbers{i}", "step"], [f"steps{i}"]),
+            helper.make_node("Sin", [f"steps{i}"], [f"waves{i}"]),
+            helper.make_node("Mul", [f"waves{i}", "stretch"], [f"stretched{i}"]),
+            helper.make_node("Floor", [f"stretched{i}"], [f"floor{i}"]),
+            helper.make_node("Sub", [f"stretched{i}", f"floor{i}"], [f"noise{i}"]),
+            helper.make_node("Sub", [f"noise{i}", "half"], [f"centred{i}"]),
+            helper.make_node("Mul", [f"centred{i}", "scale"], [f"flat{i}"]),
+            helper.make_node("Reshape", [f"flat{i}", "square"], [f"weights{i}"]),
+            helper.make_node("MatMul", [f"stage{i}" if i else "x", f"weights{i}"], [f"sum{i}"]),
+            helper.make_node("Relu", [f"sum{i}"], [f"stage{i + 1}"]),
+        ]
+    nodes += [
+        helper.make_node("Slice", [f"stage{LAYERS}", "first", "classes", "columns"], ["scores"]),
+        helper.make_node("Softmax", ["scores"], ["probabilities"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "wide",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", WIDTH])],
         [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 10])],
         weights,
     )
@@ -134,9 +191,9 @@ def median_ms(session, rows):
     return statistics.median(took)
 
 
-def check_ten_ms(session):
+def check(session, width):
     """Assert that answers are finite, depend on the input, and not on the other rows."""
-    rows = np.random.default_rng(SEED).random((4, PIXELS), np.float32)
+    rows = np.random.default_rng(SEED).random((4, width), np.float32)
     rows[1:] *= np.array([[0.1], [3], [10]], np.float32)
     (together,) = session.run(None, {"x": rows})
     alone = np.concatenate([session.run(None, {"x": row[None]})[0] for row in rows])
@@ -148,7 +205,8 @@ def check_ten_ms(session):
 
 
 def main():
-    check_ten_ms(write("ten_ms.onnx", ten_ms()))
+    check(write("ten_ms.onnx", ten_ms()), PIXELS)
+    check(write("wide.onnx", wide()), WIDTH)
     onnx_model, classifier, rows = forest()
     session = write("forest.onnx", onnx_model)
     names = [output.name for output in session.get_outputs()]
