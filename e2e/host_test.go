@@ -3,11 +3,13 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,7 +26,8 @@ import (
 // host is one data directory and the processes on it. Its methods are called by one goroutine.
 type host struct {
 	binary, data, log string
-	api, gateway      string // addresses, the same over all restarts
+	api, gateway      string   // addresses, the same over all restarts
+	args              []string // further ones of zarpa up
 	client            *client.Client
 
 	up    *exec.Cmd
@@ -35,8 +38,22 @@ type host struct {
 // runs on the directory outlives the test.
 func newHost(t *testing.T, r *rand.Rand) *host {
 	t.Helper()
+	return openHost(t, r, nil)
+}
+
+// newSecureHost is newHost with a certificate.
+func newSecureHost(t *testing.T, a *authority, cert, key string) *host {
+	t.Helper()
+	r := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 3))
+	secure := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: a.pool(), MinVersion: tls.VersionTLS12}}}
+	return openHost(t, r, secure, "--tls-cert", cert, "--tls-key", key)
+}
+
+// openHost makes a host whose control plane is reached through a client of its own, nil for plain HTTP.
+func openHost(t *testing.T, r *rand.Rand, secure *http.Client, args ...string) *host {
+	t.Helper()
 	dir := t.TempDir()
-	h := &host{binary: needBinary(t), data: filepath.Join(dir, "data"), log: filepath.Join(dir, "up.log")}
+	h := &host{binary: needBinary(t), data: filepath.Join(dir, "data"), log: filepath.Join(dir, "up.log"), args: args}
 	h.api, h.gateway = freeAddress(t, r), freeAddress(t, r)
 	t.Cleanup(func() { h.clean(t) })
 	if err := h.start(); err != nil {
@@ -50,7 +67,11 @@ func newHost(t *testing.T, r *rand.Rand) *host {
 		return err
 	})
 	if err == nil {
-		h.client, err = client.New(client.Options{Server: "http://" + h.api, Token: strings.TrimSpace(string(token))})
+		scheme := "http://"
+		if secure != nil {
+			scheme = "https://"
+		}
+		h.client, err = client.New(client.Options{Server: scheme + h.api, Token: strings.TrimSpace(string(token)), HTTP: secure})
 	}
 	if err == nil {
 		err = h.awaitAPI(ctx)
@@ -84,7 +105,7 @@ func (h *host) start() error {
 	}
 	defer log.Close()
 	fmt.Fprintf(log, "--- start %s\n", time.Now().Format(time.StampMicro))
-	h.up = exec.Command(h.binary, "up", "--data", h.data, "--api", h.api, "--gateway", h.gateway)
+	h.up = exec.Command(h.binary, append([]string{"up", "--data", h.data, "--api", h.api, "--gateway", h.gateway}, h.args...)...)
 	h.up.Stdout, h.up.Stderr = log, log
 	if err := h.up.Start(); err != nil {
 		return err

@@ -105,32 +105,41 @@ func (l *load) once(ctx context.Context, c *caller) {
 	}
 }
 
-// predict sends one request and classifies what came of it.
-func (l *load) predict(ctx context.Context, via *http.Client, c *caller, key string) (class, detail string) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, l.base+"/endpoints/"+c.endpoint+"/score", strings.NewReader(c.body))
+// prediction is one request.
+type prediction struct{ url, key, body string }
+
+// post sends it and reads its answer to the end.
+func (p prediction) post(ctx context.Context, via *http.Client) (status int, answer []byte, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.url, strings.NewReader(p.body))
 	if err != nil {
-		return "no request", err.Error()
+		return 0, nil, err
 	}
-	req.Header.Set("Authorization", "Bearer "+key)
+	req.Header.Set("Authorization", "Bearer "+p.key)
 	resp, err := via.Do(req)
 	if err != nil {
-		return classOf(err), err.Error()
+		return 0, nil, err
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
+	answer, err = io.ReadAll(resp.Body)
+	return resp.StatusCode, answer, err
+}
+
+// predict sends one request and classifies what came of it.
+func (l *load) predict(ctx context.Context, via *http.Client, c *caller, key string) (class, detail string) {
+	status, body, err := prediction{l.base + "/endpoints/" + c.endpoint + "/score", key, c.body}.post(ctx, via)
 	switch {
 	case err != nil:
 		return classOf(err), err.Error()
-	case resp.StatusCode == http.StatusOK && c.right(body):
+	case status == http.StatusOK && c.right(body):
 		return answered, ""
-	case resp.StatusCode == http.StatusOK:
+	case status == http.StatusOK:
 		return "wrong answer", string(body)
-	case resp.StatusCode == http.StatusBadGateway, resp.StatusCode == http.StatusFailedDependency:
-		return brokeOff, resp.Status + " " + string(body)
-	case resp.StatusCode == http.StatusServiceUnavailable && strings.Contains(string(body), "No ready replicas"):
+	case status == http.StatusBadGateway, status == http.StatusFailedDependency:
+		return brokeOff, http.StatusText(status) + " " + string(body)
+	case status == http.StatusServiceUnavailable && strings.Contains(string(body), "No ready replicas"):
 		return noReplica, string(body)
 	}
-	return fmt.Sprintf("status %d", resp.StatusCode), string(body)
+	return fmt.Sprintf("status %d", status), string(body)
 }
 
 // classOf tells a connection that was refused or broke off, which only an absent gateway explains,

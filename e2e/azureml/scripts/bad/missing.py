@@ -1,0 +1,11 @@
+import os
+
+import sklearn.linear_model
+
+
+def init():
+    pass
+
+
+def run(data):
+    return data

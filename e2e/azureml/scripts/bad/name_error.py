@@ -1,0 +1,9 @@
+weights = undefined
+
+
+def init():
+    pass
+
+
+def run(data):
+    return data
