@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"slices"
 	"strings"
 	"time"
 )
@@ -44,6 +45,9 @@ type DeploymentSpec struct {
 	Memory Bytes `json:"memory,omitempty"`
 	// Env is added to the replica's environment.
 	Env map[string]string `json:"env,omitempty"`
+	// Secrets are names of stored secrets: the replica finds the value of each in a file of that name in
+	// the folder that the variable ZARPA_SECRETS names. A changed value reaches replicas that start later.
+	Secrets []string `json:"secrets,omitempty"`
 	// MaxConcurrency is how many requests one replica works on at a time; more wait in the gateway.
 	MaxConcurrency int `json:"max_concurrency,omitempty"`
 	// MaxBatchRows is how many rows of several requests the model runs at once; 0 and 1 leave every
@@ -288,6 +292,17 @@ func (s DeploymentSpec) validateNumbers() error {
 	if err := s.validateUpdate(); err != nil {
 		return err
 	}
+	if len(s.Secrets) > MaxSecrets {
+		return bad("secrets", "%d, at most %d", len(s.Secrets), MaxSecrets)
+	}
+	for i, name := range s.Secrets {
+		if err := ValidateName("secret", name); err != nil {
+			return err
+		}
+		if slices.Contains(s.Secrets[:i], name) {
+			return bad("secrets", "%q stands there twice", name)
+		}
+	}
 	if err := s.Scale.Validate(); err != nil {
 		return Errorf(AsError(err).Code, "deployment %q: %s", s.Name, AsError(err).Message).WithHint("%s", AsError(err).Hint)
 	}
@@ -367,10 +382,11 @@ func (d Deployment) Revision() string {
 		MaxRequests    int          `json:",omitempty"`
 		MaxMemory      Bytes        `json:",omitempty"`
 		Restarted      string       `json:",omitempty"`
+		Secrets        []string     `json:",omitempty"`
 	}{
 		d.Bundle, d.Spec.CPU, d.Spec.Memory, d.Spec.Env, d.Spec.MaxConcurrency, d.Request,
 		d.Spec.MaxBatchRows, d.Spec.MaxBatchDelay, control, main,
-		d.Spec.Workers, preload, d.Spec.WorkerMaxRequests, d.Spec.WorkerMaxMemory, d.Spec.Restarted,
+		d.Spec.Workers, preload, d.Spec.WorkerMaxRequests, d.Spec.WorkerMaxMemory, d.Spec.Restarted, d.Spec.Secrets,
 	})
 	sum := sha256.Sum256(b)
 	return hex.EncodeToString(sum[:6])

@@ -83,6 +83,9 @@ type EndpointSpec struct {
 	// Priority decides who gives way when a target is full: idle replicas of an endpoint with a lower
 	// one do. Equal ones, as by default, never.
 	Priority int `json:"priority,omitempty"`
+	// Hostname is a name of the gateway at which the endpoint is the only one: /score, /v2 and the rest are
+	// its own there. No two endpoints have the same; empty for none.
+	Hostname string `json:"hostname,omitempty"`
 	// Deployments are in the order of their names; names are unique.
 	Deployments []DeploymentSpec `json:"deployments"`
 }
@@ -147,6 +150,10 @@ func (s EndpointSpec) Validate() error {
 	if err := s.validateHTTP(); err != nil {
 		return err
 	}
+	if s.Hostname != "" && !validHostname(s.Hostname) {
+		return Errorf(Invalid, "hostname: %.260q is not the name of a host", s.Hostname).
+			WithHint("write a name in small letters, without a port, such as iris.example.com")
+	}
 	seen := map[string]bool{}
 	for _, d := range s.Deployments {
 		if err := d.Validate(); err != nil {
@@ -159,6 +166,18 @@ func (s EndpointSpec) Validate() error {
 		seen[d.Name] = true
 	}
 	return s.validateTraffic()
+}
+
+// validHostname accepts names of RFC 1123 in small letters, and no IP addresses.
+func validHostname(name string) bool {
+	labels := strings.Split(name, ".")
+	for _, l := range labels {
+		if l == "" || len(l) > 63 || l[0] == '-' || l[len(l)-1] == '-' || strings.Trim(l, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
+			return false
+		}
+	}
+	last := labels[len(labels)-1]
+	return len(name) <= 253 && strings.Trim(last, "0123456789") != "" // which a name of numbers alone is taken for
 }
 
 // maxCORSOrigins bounds the list, which is searched for every request of a browser.

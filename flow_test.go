@@ -179,8 +179,25 @@ func (p *plane) deploy(t *testing.T, name, file string) zarpa.Operation {
 	return must(p.client.Wait(ctx, *answer.Operation, nil))(t)
 }
 
-// call posts to the gateway and decodes the answer.
-func (p *plane) call(t *testing.T, path, key string, body []byte, v any) int {
+// reply is an answer of the gateway.
+type reply struct {
+	code int
+	body []byte
+}
+
+// into decodes an answer of success.
+func (r reply) into(t *testing.T, v any) {
+	t.Helper()
+	if r.code != http.StatusOK {
+		t.Fatalf("%d: %s", r.code, r.body)
+	}
+	if err := json.Unmarshal(r.body, v); err != nil {
+		t.Fatalf("%s: %v", r.body, err)
+	}
+}
+
+// call posts to the gateway.
+func (p *plane) call(t *testing.T, path, key string, body []byte) reply {
 	t.Helper()
 	req := must(http.NewRequestWithContext(t.Context(), http.MethodPost, p.gateway.URL+path, bytes.NewReader(body)))(t)
 	if key != "" {
@@ -188,15 +205,7 @@ func (p *plane) call(t *testing.T, path, key string, body []byte, v any) int {
 	}
 	resp := must(p.gateway.Client().Do(req))(t) //nolint:bodyclose // the next line does
 	defer resp.Body.Close()
-	answer := must(io.ReadAll(resp.Body))(t)
-	if v != nil && resp.StatusCode == http.StatusOK {
-		if err := json.Unmarshal(answer, v); err != nil {
-			t.Fatalf("%s: %v", answer, err)
-		}
-	} else if v != nil {
-		t.Fatalf("%s: %s", resp.Status, answer)
-	}
-	return resp.StatusCode
+	return reply{resp.StatusCode, must(io.ReadAll(resp.Body))(t)}
 }
 
 // try posts to the gateway; an error is an answer other than 200, or none.
@@ -236,7 +245,7 @@ func TestFromAFileToAPrediction(t *testing.T) {
 		Label         []int                `json:"label"`
 		Probabilities []map[string]float64 `json:"probabilities"`
 	}
-	p.call(t, "/endpoints/iris/score", keys.Primary, []byte(`{"data":`+string(iris.Inputs)+`}`), &irisAnswer)
+	p.call(t, "/endpoints/iris/score", keys.Primary, []byte(`{"data":`+string(iris.Inputs)+`}`)).into(t, &irisAnswer)
 	for i, want := range iris.Label {
 		if irisAnswer.Label[i] != want {
 			t.Errorf("iris row %d: label %d, scikit-learn says %d", i, irisAnswer.Label[i], want)
@@ -254,7 +263,7 @@ func TestFromAFileToAPrediction(t *testing.T) {
 		Digit         []int       `json:"digit"`
 		Probabilities [][]float64 `json:"probabilities"`
 	}
-	p.call(t, "/api/v1/service/digits/score", keys.Secondary, []byte(`{"data":`+string(digits.Inputs)+`}`), &digitsAnswer)
+	p.call(t, "/api/v1/service/digits/score", keys.Secondary, []byte(`{"data":`+string(digits.Inputs)+`}`)).into(t, &digitsAnswer)
 	for i, want := range digits.Digit {
 		if digitsAnswer.Digit[i] != want {
 			t.Errorf("digits row %d: %d, JAX says %d", i, digitsAnswer.Digit[i], want)
@@ -324,7 +333,7 @@ func TestAnEndpointsLife(t *testing.T) {
 	p.deploy(t, "iris", filepath.Join("examples", "iris", "iris.onnx"))
 	row := []byte(`{"data": [[5.1, 3.5, 1.4, 0.2]]}`)
 
-	if code := p.call(t, "/endpoints/iris/score", "", row, nil); code != http.StatusUnauthorized {
+	if code := p.call(t, "/endpoints/iris/score", "", row).code; code != http.StatusUnauthorized {
 		t.Errorf("without a key: %d", code)
 	}
 	before := must(p.client.Keys(ctx, "iris"))(t)
@@ -333,7 +342,7 @@ func TestAnEndpointsLife(t *testing.T) {
 		t.Error("regenerating the primary key must change it alone")
 	}
 	for key, want := range map[string]int{before.Primary: 401, after.Primary: 200, after.Secondary: 200} {
-		if code := p.call(t, "/endpoints/iris/score", key, row, nil); code != want {
+		if code := p.call(t, "/endpoints/iris/score", key, row).code; code != want {
 			t.Errorf("after the change of the primary key: %d, want %d", code, want)
 		}
 	}
@@ -362,7 +371,7 @@ func TestAnEndpointsLife(t *testing.T) {
 	if _, err := p.client.GetEndpoint(ctx, "iris"); !errors.Is(err, zarpa.ErrNotFound) {
 		t.Errorf("a deleted endpoint: %v", err)
 	}
-	if code := p.call(t, "/endpoints/iris/score", after.Primary, row, nil); code != http.StatusNotFound {
+	if code := p.call(t, "/endpoints/iris/score", after.Primary, row).code; code != http.StatusNotFound {
 		t.Errorf("the gateway of a deleted endpoint: %d", code)
 	}
 	if err := p.client.DeleteModel(ctx, "iris:1"); err != nil {

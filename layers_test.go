@@ -15,22 +15,28 @@ const module = "github.com/zarpa-dev/zarpa"
 // A folder's tests may use the suites and the implementations they need: only the arrows of the
 // code itself are guarded.
 var allowed = map[string][]string{
-	"api":       {"modelfile", "bundle", "target", "autoscale"}, // handlers read model files, wake the reconciler and check schedules
-	"cmd/zarpa": {"*"},                                          // the only place that knows all
-	"bench":     {"*"},                                          // measures everything
-	"e2e":       {"*"},
+	"api":          {"modelfile", "bundle", "target", "autoscale"}, // handlers read model files, wake the reconciler and check schedules
+	"cmd":          {"*"},                                          // the only place that knows all
+	"cmd/zarpa":    {"*"},
+	"bundle/image": {"bundle"},
+	"bench":        {"*"}, // measures everything
+	"e2e":          {"*"},
 }
 
 // home lists heavy dependencies and the only folders that may import them.
 var home = map[string][]string{
 	"github.com/yalue/onnxruntime_go":   {"engine/onnx"},
 	"modernc.org/sqlite":                {"store/sqlite"},
-	"github.com/spf13/cobra":            {"cmd/zarpa"},
+	"github.com/spf13/cobra":            {"cmd"},
 	"charm.land/bubbletea/v2":           {"cmd/zarpa"},
 	"github.com/adhocore/gronx":         {"autoscale"},
 	"github.com/golang-jwt/jwt/v5":      {"internal/scoringtoken"},
 	"github.com/coreos/go-oidc/v3/oidc": {"internal/oidc"},
 	"golang.org/x/crypto/acme/autocert": {"internal/certs"},
+	"github.com/moby/moby/client":       {"target/container"},
+
+	"github.com/google/go-containerregistry/pkg/v1":        {"bundle/image", "registry", "cmd/zarpa"},
+	"github.com/google/go-containerregistry/pkg/v1/remote": {"registry"},
 }
 
 type pkg struct {

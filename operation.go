@@ -44,7 +44,7 @@ const (
 
 // Phase is one step of an operation.
 type Phase struct {
-	// Name is "validate", "environment", "package", "start", "load", "route", "drain" or "remove".
+	// Name is "validate", "environment", "package", "image", "start", "load", "route", "drain" or "remove".
 	Name       string         `json:"name"`
 	Deployment string         `json:"deployment,omitempty"`
 	State      OperationState `json:"state"`

@@ -20,6 +20,8 @@ type Routes struct {
 type Route struct {
 	Endpoint string   `json:"endpoint"`
 	Auth     AuthMode `json:"auth"`
+	// Hostname is the endpoint's own name of the gateway; empty for none.
+	Hostname string `json:"hostname,omitempty"`
 	// Keys are [KeyDigest]s of the keys that open the endpoint.
 	Keys           [][]byte `json:"keys,omitempty"`
 	RequestTimeout Duration `json:"request_timeout"`

@@ -10,6 +10,7 @@ type Nouns struct {
 	Deployments Deployments
 	Operations  Operations
 	Targets     Targets
+	Secrets     Secrets
 	Scalings    Scalings
 	Rollouts    Rollouts
 	Accesses    Accesses

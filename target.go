@@ -9,10 +9,32 @@ import (
 // Target is a place where replicas run.
 type Target struct {
 	Name string `json:"name"`
-	// Kind names the driver: "process".
-	Kind    string            `json:"kind"`
+	// Kind names the driver: "process" or "container".
+	Kind string `json:"kind"`
+	// Options are the driver's settings, by the names that its documentation tells. None is a secret.
 	Options map[string]string `json:"options,omitempty"`
 	Created time.Time         `json:"created"`
+}
+
+// TargetSpec is what a user says of a target that is new or changes.
+type TargetSpec struct {
+	Name    string            `json:"name"`
+	Kind    string            `json:"kind"`
+	Options map[string]string `json:"options,omitempty"`
+	// Unchecked takes a target that cannot be reached now.
+	Unchecked bool `json:"unchecked,omitempty"`
+}
+
+// TargetStatus is what is known of a target at this moment.
+type TargetStatus struct {
+	Target Target `json:"target"`
+	// Problem is why it cannot be asked; empty when it was.
+	Problem *Error `json:"problem,omitempty"`
+	// Info is of targets that tell it, and Capacity as well.
+	Info     *TargetInfo     `json:"info,omitempty"`
+	Capacity *CapacityReport `json:"capacity,omitempty"`
+	// Deployments are those on it, as ENDPOINT/DEPLOYMENT, in order.
+	Deployments []string `json:"deployments"`
 }
 
 // Targets keeps targets.
@@ -95,6 +117,31 @@ type Checker interface {
 	// Check returns invalid for a deployment that Apply would refuse as invalid whatever else runs. The
 	// defaults of spec are filled in. It changes nothing and asks nobody.
 	Check(spec DeploymentSpec) error
+}
+
+// Describer is an optional power of a driver: telling what is at the other end of it.
+type Describer interface {
+	// Describe asks the target itself; unavailable when it cannot be reached.
+	Describe(ctx context.Context) (TargetInfo, error)
+}
+
+// TargetInfo is what a target tells of itself.
+type TargetInfo struct {
+	// Engine is its name and version: "Docker 28.1.0", "Podman 4.3.1".
+	Engine string `json:"engine"`
+	// Platform is what its replicas run on: "linux/amd64".
+	Platform string `json:"platform"`
+	// Notes are what it cannot do, in words for the user.
+	Notes []string `json:"notes,omitempty"`
+}
+
+// Preparer is an optional power of a driver: bringing what a deployment runs from to its target, which
+// may take minutes, before it is applied.
+type Preparer interface {
+	// Prepare returns when all that d needs is on the target: soon, when it is there already. It may be
+	// called again at any time, and for several deployments at a time. progress gets the lines of a log.
+	// Errors: invalid or not_found when trying again does not help, unavailable otherwise.
+	Prepare(ctx context.Context, d Deployment, progress func(line string)) error
 }
 
 // Replacer is an optional power of a driver: replacing one replica without downtime.
