@@ -72,7 +72,7 @@ func TestOpenTellsWhatIsWrongWithTheFile(t *testing.T) {
 		{"NewerSchema", func(t *testing.T, path string) {
 			_ = mustOpen(t, path).Close()
 			raw(t, path, "PRAGMA user_version = 7")
-		}, zarpa.Conflict, []string{"made by a newer zarpa (schema 7, this one knows 3)", "backup"}},
+		}, zarpa.Conflict, []string{"made by a newer zarpa (schema 7, this one knows 4)", "backup"}},
 		{"NotADatabase", func(t *testing.T, path string) { write(t, path, strings.Repeat("not a database\n", 200)) }, zarpa.Invalid, []string{"not a database"}},
 		{"ShortGarbage", func(t *testing.T, path string) { write(t, path, "hello") }, zarpa.Invalid, []string{"not a database"}},
 		{"AnotherProgramsDatabase", func(t *testing.T, path string) { raw(t, path, "CREATE TABLE songs (title TEXT)") }, zarpa.Invalid, []string{"another program"}},
@@ -167,7 +167,7 @@ func TestOpenMakesAPrivateDurableFile(t *testing.T) {
 	if info.Mode().Perm() != 0o600 {
 		t.Errorf("permissions %v, want 0600", info.Mode().Perm())
 	}
-	for pragma, want := range map[string]string{"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1", "busy_timeout": "10000", "user_version": "3"} {
+	for pragma, want := range map[string]string{"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1", "busy_timeout": "10000", "user_version": "4"} {
 		for name, db := range map[string]*sql.DB{"writer": s.writes, "reader": s.reads} {
 			var got string
 			if err := db.QueryRowContext(t.Context(), "PRAGMA "+pragma).Scan(&got); err != nil || got != want {

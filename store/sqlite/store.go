@@ -47,7 +47,7 @@ func nouns(r runner) zarpa.Nouns {
 	return zarpa.Nouns{
 		Models: models{r}, Endpoints: endpoints{r}, Keys: keys{r},
 		Deployments: deployments{r}, Operations: operations{r}, Targets: targets{r},
-		Accesses: accesses{r}, Audits: audits{r},
+		Secrets: secrets{r}, Accesses: accesses{r}, Audits: audits{r},
 		Rollouts: rollouts{r},
 		Scalings: scalings{r},
 	}

@@ -30,6 +30,7 @@ func Run(t *testing.T, open func(*testing.T) zarpa.Store, reopen func(*testing.T
 		{"Deployments", deploymentScenarios()},
 		{"Operations", operationScenarios()},
 		{"Targets", targetScenarios()},
+		{"Secrets", secretScenarios()},
 		{"Accesses", accessScenarios()},
 		{"Audits", auditScenarios()},
 		{"Rollouts", rolloutScenarios()},
