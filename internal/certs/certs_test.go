@@ -321,3 +321,37 @@ func TestOtherNamesGetTheFallback(t *testing.T) {
 		t.Errorf("a key as the authority's certificate: %v", err)
 	}
 }
+
+// TestTheCertificateOfTheNameIsShown has two, the first of which is for all names that none is for.
+func TestTheCertificateOfTheNameIsShown(t *testing.T) {
+	t.Parallel()
+	dir, now := t.TempDir(), time.Now()
+	var pairs []certs.Pair
+	for i, name := range []string{"gateway.example.com", "iris.example.com"} {
+		cert, key := signed(t, name, now.Add(time.Duration(-i)*time.Hour)) // the second one ends first
+		p := certs.Pair{Cert: filepath.Join(dir, name+".pem"), Key: filepath.Join(dir, name+"-key.pem")}
+		write(t, p.Cert, cert)
+		write(t, p.Key, key)
+		pairs = append(pairs, p)
+	}
+	f, err := certs.OpenFiles(pairs, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for asked, want := range map[string]string{
+		"": "gateway.example.com", "gateway.example.com": "gateway.example.com", "iris.example.com": "iris.example.com",
+		"IRIS.example.com": "iris.example.com", "other.example.com": "gateway.example.com",
+	} {
+		c, err := f.GetCertificate(&tls.ClientHelloInfo{ServerName: asked})
+		if err != nil || c.Leaf.DNSNames[0] != want {
+			t.Errorf("%q is shown %v, %v, want %s", asked, c.Leaf.DNSNames, err, want)
+		}
+	}
+	second, err := certs.Open(pairs[1].Cert, pairs[1].Key, slog.New(slog.DiscardHandler))
+	if err != nil || !f.Expires().Equal(second.Expires()) {
+		t.Errorf("expires %v, want %v, %v", f.Expires(), second.Expires(), err)
+	}
+	if _, err := certs.OpenFiles(append(pairs, certs.Pair{Cert: pairs[0].Cert, Key: pairs[1].Key}), slog.New(slog.DiscardHandler)); err == nil {
+		t.Error("a key that belongs to another certificate is taken")
+	}
+}

@@ -30,6 +30,12 @@ func exitOf(status syscall.WaitStatus, known bool) zarpa.Exit {
 	}
 }
 
+// Reason says in one sentence how a run ended; text is the end of what it printed, where the head of a crash
+// is looked for. e.Log holds its last lines.
+func Reason(e zarpa.Exit, text string, limits Limits) string {
+	return reason(e, crashLine(text), limits)
+}
+
 // reason says in one sentence how a process ended. crash is the head of a crash in its log.
 func reason(e zarpa.Exit, crash string, limits Limits) string {
 	last, hint := "", ""

@@ -177,7 +177,7 @@ func textField(field string) bool {
 	switch field {
 	case "memory", "max_body", "name", "model", "request_timeout", "queue_wait", "start_timeout", "drain_timeout",
 		"max_batch_delay", "model_control", "status_codes", "default", "deployment", "sticky", "time",
-		"slow_start", "max_surge", "max_unavailable", "restarted",
+		"slow_start", "max_surge", "max_unavailable", "restarted", "hostname",
 		"window", "idle", "hold", "cron", "time_zone", "preset",
 		"code", "entry", "preload", "worker_max_memory", "python", "content", "requirements", "conda", "pyproject", "wheels":
 		return true
@@ -186,7 +186,9 @@ func textField(field string) bool {
 }
 
 // textList knows the fields that are lists of such text.
-func textList(field string) bool { return field == "models" || field == "cors_origins" }
+func textList(field string) bool {
+	return field == "models" || field == "cors_origins" || field == "secrets"
+}
 
 // texts is a list with its scalars as they are written.
 func texts(list any, nodes []*yaml.Node) any {

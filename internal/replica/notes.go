@@ -63,6 +63,12 @@ func (n notes) open() error {
 	return child.SweepFiles(n.wishes())
 }
 
+// Abandon forgets all that a directory tells of deployments and replicas; no set may have it open.
+func Abandon(dir string) error {
+	n := notes{dir: dir}
+	return errors.Join(os.RemoveAll(n.wishes()), os.RemoveAll(n.replicas()))
+}
+
 func (n notes) wishes() string   { return filepath.Join(n.dir, "deployments") }
 func (n notes) replicas() string { return filepath.Join(n.dir, "replicas") }
 

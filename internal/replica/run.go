@@ -51,6 +51,13 @@ type Run interface {
 	Release()
 }
 
+// Remote is an optional power of a Run: telling that what runs it cannot be asked now. Probes that fail meanwhile
+// condemn no run: the way to it may be what is broken, and nothing could stop it now.
+type Remote interface {
+	// Away reports whether it cannot be asked now. It returns at once.
+	Away() bool
+}
+
 // Info describes a run.
 type Info struct {
 	Address  string // as in [zarpa.Replica]

@@ -243,7 +243,7 @@ func (s *Set) next(dep *deployment) (stop []*slot, start int, err error) {
 	dep.message, dep.adding = "", p.start
 	if p.short > 0 {
 		err = zarpa.Errorf(zarpa.Overloaded, "%s: this target runs at most %d replicas, and has no room for %d more", dep.key, s.o.MaxReplicas, p.short).
-			WithHint("use fewer replicas or another target; an update needs room for one more, or --max-unavailable 1")
+			WithHint("use fewer replicas, another target or a higher limit (zarpa target set --quota; of this machine zarpa up --max-replicas); an update needs room for one more, or --max-unavailable 1")
 		dep.message = err.Error()
 	}
 	return stop, p.start, err
@@ -384,7 +384,7 @@ func (s *Set) Remove(ctx context.Context, h zarpa.Handle) error {
 		}
 	}
 	s.mu.Lock()
-	dep.removed = true
+	dep.removed, dep.message = true, ""
 	slots := slices.Clone(dep.slots)
 	s.mu.Unlock()
 	for _, l := range slots {

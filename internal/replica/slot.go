@@ -19,6 +19,7 @@ type slot struct {
 	revision string
 	halted   chan struct{} // closed when it shall end
 	gone     chan struct{} // closed when it is forgotten
+	hurry    chan struct{} // told that the next start is due now
 	// noting is held from a change to the disk's knowing of it, so that notes arrive in order. It is taken
 	// before Set.mu.
 	noting sync.Mutex
@@ -35,7 +36,7 @@ type slot struct {
 func newSlot(s *Set, dep *deployment, n note) *slot {
 	return &slot{
 		set: s, dep: dep, note: n, revision: n.Deployment.Revision(), phase: zarpa.ReplicaStarting,
-		halted: make(chan struct{}), gone: make(chan struct{}),
+		halted: make(chan struct{}), gone: make(chan struct{}), hurry: make(chan struct{}, 1),
 	}
 }
 
@@ -243,6 +244,8 @@ func (l *slot) rest(ctx context.Context) verdict {
 	select {
 	case <-timer.C:
 		return died
+	case <-l.hurry:
+		return died
 	case <-l.halted:
 		return halted
 	case <-ctx.Done():
@@ -250,8 +253,29 @@ func (l *slot) rest(ctx context.Context) verdict {
 	}
 }
 
+// Hurry starts what waits for its next start at once: what was in the way is gone. The delays grow on from where
+// they were.
+func (s *Set) Hurry() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, d := range s.deployments {
+		for _, l := range d.slots {
+			if l.phase == zarpa.ReplicaBackoff {
+				select {
+				case l.hurry <- struct{}{}:
+				default: // told already
+				}
+			}
+		}
+	}
+}
+
 // begin starts a run.
 func (l *slot) begin(ctx context.Context) (Run, error) {
+	select { // what was told before is done by this
+	case <-l.hurry:
+	default:
+	}
 	l.change(false, func() {
 		l.phase, l.info = zarpa.ReplicaStarting, Info{}
 		l.note.Runs++

@@ -106,7 +106,7 @@ func (t *tender) load(ctx context.Context) string {
 			})
 			return ""
 		}
-		if limit > 0 && now.After(deadline) {
+		if limit > 0 && now.After(deadline) && !t.away() {
 			return fmt.Sprintf("it was not ready within its start_timeout of %v: %v", zarpa.Duration(limit), err)
 		}
 		if !pauseFor(ctx, pause) {
@@ -138,7 +138,7 @@ func (t *tender) guard(ctx context.Context) string {
 		if now := t.slot.set.o.Now(); now.Sub(listened) >= t.probes.Every {
 			listened = now
 			deaf++
-			if live := t.probe.live(ctx); live == nil {
+			if live := t.probe.live(ctx); live == nil || t.away() {
 				deaf = 0
 			} else if deaf >= t.probes.Deaf && ctx.Err() == nil {
 				return fmt.Sprintf("it failed %d liveness probes in a row: %v", deaf, live)
@@ -146,6 +146,12 @@ func (t *tender) guard(ctx context.Context) string {
 		}
 	}
 	return ""
+}
+
+// away tells whether what runs it cannot be asked now.
+func (t *tender) away() bool {
+	r, ok := t.run.(Remote)
+	return ok && r.Away()
 }
 
 // mark sets the phase by an answer to the readiness probe.
