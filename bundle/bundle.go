@@ -198,8 +198,8 @@ func parts(b *zarpa.Bundle) []part {
 	return all
 }
 
-// placed are all files of a bundle, with their paths within it.
-func placed(b zarpa.Bundle) []zarpa.File {
+// Files are all files of a bundle, with their paths within it.
+func Files(b zarpa.Bundle) []zarpa.File {
 	var files []zarpa.File
 	for _, p := range parts(&b) {
 		for _, f := range p.content.Files {

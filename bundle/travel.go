@@ -24,7 +24,7 @@ func WriteBundleTar(ctx context.Context, blobs zarpa.Blobs, digest string, w io.
 	if _, err := tw.Write(text); err != nil {
 		return fmt.Errorf("write bundle %s: %w", digest, err)
 	}
-	for _, f := range placed(b) {
+	for _, f := range Files(b) {
 		if err := writeEntry(ctx, blobs, tw, f); err != nil {
 			return fmt.Errorf("write bundle %s: file %q: %w", digest, f.Path, err)
 		}
@@ -109,7 +109,7 @@ func (a *arrival) describe(name string, size int64, r io.Reader) error {
 		return zarpa.Errorf(zarpa.Invalid, "not in the form that zarpa writes").WithHint("send a tar that zarpa wrote")
 	}
 	a.text, a.wanted = text, map[string]zarpa.File{}
-	for _, f := range placed(a.bundle) {
+	for _, f := range Files(a.bundle) {
 		a.wanted[f.Path] = f
 	}
 	return nil

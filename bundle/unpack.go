@@ -44,7 +44,8 @@ func Unpack(ctx context.Context, blobs zarpa.Blobs, digest, dir string) (string,
 		return "", err
 	}
 	final := filepath.Join(dir, strings.TrimPrefix(digest, algorithm))
-	if complete(final, b, text) {
+	c := content{b, text}
+	if c.complete(final) {
 		return final, nil
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -58,10 +59,10 @@ func Unpack(ctx context.Context, blobs zarpa.Blobs, digest, dir string) (string,
 		return "", fmt.Errorf("unpack bundle %s: %w", digest, err)
 	}
 	defer os.RemoveAll(temp) //nolint:errcheck // renamed when all went well; else the next Unpack sweeps it
-	if err := fill(ctx, blobs, temp, b, text); err != nil {
+	if err := c.fill(ctx, blobs, temp); err != nil {
 		return "", fmt.Errorf("unpack bundle %s: %w", digest, err)
 	}
-	if err := settle(temp, final, func() bool { return complete(final, b, text) }); err != nil {
+	if err := settle(temp, final, func() bool { return c.complete(final) }); err != nil {
 		return "", fmt.Errorf("unpack bundle %s: %w", digest, err)
 	}
 	return final, nil
@@ -93,13 +94,19 @@ func settle(temp, final string, whole func() bool) error {
 	}
 }
 
+// content is what a bundle's directory holds: its files, and the descriptor as it was stored.
+type content struct {
+	bundle     zarpa.Bundle
+	descriptor []byte
+}
+
 // complete looks whether every file is there in its size, without reading the models.
-func complete(dir string, b zarpa.Bundle, text []byte) bool {
+func (c content) complete(dir string) bool {
 	there, err := os.ReadFile(filepath.Join(dir, descriptor))
-	if err != nil || !bytes.Equal(there, text) {
+	if err != nil || !bytes.Equal(there, c.descriptor) {
 		return false
 	}
-	for _, f := range placed(b) {
+	for _, f := range Files(c.bundle) {
 		info, err := os.Lstat(filepath.Join(dir, filepath.FromSlash(f.Path)))
 		if err != nil || !info.Mode().IsRegular() || info.Size() != f.Size {
 			return false
@@ -109,12 +116,12 @@ func complete(dir string, b zarpa.Bundle, text []byte) bool {
 }
 
 // fill makes a bundle's directory, durably.
-func fill(ctx context.Context, blobs zarpa.Blobs, dir string, b zarpa.Bundle, text []byte) error {
+func (c content) fill(ctx context.Context, blobs zarpa.Blobs, dir string) error {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return err
 	}
 	folders := map[string]bool{dir: true}
-	for _, f := range placed(b) {
+	for _, f := range Files(c.bundle) {
 		dst := filepath.Join(dir, filepath.FromSlash(f.Path))
 		if err := os.MkdirAll(filepath.Dir(dst), 0o755); err != nil {
 			return err
@@ -126,8 +133,8 @@ func fill(ctx context.Context, blobs zarpa.Blobs, dir string, b zarpa.Bundle, te
 			return fmt.Errorf("file %q: %w", f.Path, err)
 		}
 	}
-	info := zarpa.File{Path: descriptor, Digest: digestOf(text), Size: int64(len(text))}
-	if err := writeFile(ctx, bytes.NewReader(text), info, filepath.Join(dir, descriptor)); err != nil {
+	info := zarpa.File{Path: descriptor, Digest: digestOf(c.descriptor), Size: int64(len(c.descriptor))}
+	if err := writeFile(ctx, bytes.NewReader(c.descriptor), info, filepath.Join(dir, descriptor)); err != nil {
 		return err
 	}
 	for folder := range folders {
@@ -257,7 +264,7 @@ func Verify(ctx context.Context, dir string) (string, error) {
 		return "", err
 	}
 	wanted := []string{descriptor}
-	for _, f := range placed(b) {
+	for _, f := range Files(b) {
 		wanted = append(wanted, f.Path)
 		err := checkFile(ctx, filepath.Join(dir, filepath.FromSlash(f.Path)), f)
 		if errors.Is(err, fs.ErrNotExist) {

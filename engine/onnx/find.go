@@ -3,10 +3,12 @@
 package onnx
 
 import (
-	"debug/elf"
+	"encoding/binary"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 
 	"github.com/zarpa-dev/zarpa"
 )
@@ -31,6 +33,16 @@ func find(wanted string, places []string) (string, error) {
 		}
 	}
 	return libraryNames()[0], nil
+}
+
+// Library is the path of the library that an engine with these options would open; unavailable when none is
+// there but, perhaps, where the system's loader looks.
+func Library(wanted string) (string, error) {
+	path, err := find(wanted, places())
+	if err == nil && !filepath.IsAbs(path) && wanted == "" {
+		return "", zarpa.Errorf(zarpa.Unavailable, "ONNX Runtime: its library is not there").WithHint(libraryHint)
+	}
+	return path, err
 }
 
 func libraryNames() []string {
@@ -60,15 +72,33 @@ func unfit(path string) error {
 		return nil
 	}
 	defer f.Close() //nolint:errcheck // was only read
-	image, err := elf.NewFile(f)
-	if err != nil {
+	info, err := f.Stat()
+	head := make([]byte, 64)
+	if _, short := io.ReadFull(f, head); err != nil || short != nil || string(head[:4]) != elfMagic || sections(head) > info.Size() {
 		return zarpa.Errorf(zarpa.Unavailable, "ONNX Runtime: %s is not a shared library, or not all of it", path).
 			WithHint(libraryHint).Because(err)
 	}
-	want := map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}[runtime.GOARCH]
-	if want != 0 && image.Machine != want {
-		return zarpa.Errorf(zarpa.Unavailable, "ONNX Runtime: %s is built for %s, and this machine is %s", path, image.Machine, want).
+	machine := binary.LittleEndian.Uint16(head[18:])
+	if want := map[string]uint16{"amd64": 62, "arm64": 183}[runtime.GOARCH]; want != 0 && machine != want {
+		return zarpa.Errorf(zarpa.Unavailable, "ONNX Runtime: %s is built for %s, and this machine is %s", path, machineName(machine), machineName(want)).
 			WithHint(libraryHint)
 	}
 	return nil
+}
+
+// elfMagic begins a library of Linux. The header is read by hand: debug/elf would make a replica's program
+// larger by a fiftieth.
+const elfMagic = "\x7fELF"
+
+// sections is where the table of sections begins, which stands at a file's end: one that was cut short ends
+// before.
+func sections(head []byte) int64 { return int64(binary.LittleEndian.Uint64(head[40:])) }
+
+// machineName is the name of a machine that an ELF file is for, where it is one of the usual.
+func machineName(number uint16) string {
+	names := map[uint16]string{3: "EM_386", 21: "EM_PPC64", 22: "EM_S390", 40: "EM_ARM", 62: "EM_X86_64", 183: "EM_AARCH64", 243: "EM_RISCV"}
+	if name := names[number]; name != "" {
+		return name
+	}
+	return "machine " + strconv.Itoa(int(number))
 }

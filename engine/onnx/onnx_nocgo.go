@@ -24,3 +24,8 @@ func (*Engine) Load(context.Context, string, zarpa.LoadOptions) (zarpa.Session, 
 
 // Close has nothing to close.
 func (*Engine) Close() error { return nil }
+
+// Library fails: this binary cannot use one.
+func Library(string) (string, error) {
+	return "", zarpa.Errorf(zarpa.Unavailable, "ONNX Runtime: this zarpa was built without cgo").WithHint("use a release, or build with cgo")
+}

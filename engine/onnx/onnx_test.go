@@ -257,6 +257,7 @@ func TestLibraryErrors(t *testing.T) {
 		filepath.Join(dir, "none.so"): "no library at",
 		write("text.so", "text"):      "not a shared library",
 		write("riscv.so", foreign):    "built for EM_RISCV",
+		write("short.so", foreign[:40]+"\xff\xff\x00\x00\x00\x00\x00\x00"+foreign[48:]): "not all of it",
 	} {
 		_, err := onnx.New(onnx.Options{Library: path}).Load(t.Context(), zoo, zarpa.LoadOptions{File: "add.onnx"})
 		wantError(t, err, zarpa.Unavailable, part)
