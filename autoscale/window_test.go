@@ -18,35 +18,45 @@ func fill(w *autoscale.Window, from time.Time, loads ...float64) {
 	}
 }
 
-func expectMean(t *testing.T, w *autoscale.Window, at, over time.Duration, load, seconds float64) {
+// mean is what a window says of a stretch of time.
+type mean struct {
+	at, over      time.Duration
+	load, seconds float64
+}
+
+func meanOf(w *autoscale.Window, at, over time.Duration) mean {
+	load, seconds := w.Mean(start().Add(at), over)
+	return mean{at, over, load, seconds}
+}
+
+func (m mean) is(t *testing.T, load, seconds float64) {
 	t.Helper()
-	gotLoad, gotSeconds := w.Mean(start().Add(at), over)
-	if math.Abs(gotLoad-load) > 1e-6 || math.Abs(gotSeconds-seconds) > 1e-6 {
-		t.Errorf("after %v, over %v: a mean of %.4g in %.4g s, expected %.4g in %.4g", at, over, gotLoad, gotSeconds, load, seconds)
+	if math.Abs(m.load-load) > 1e-6 || math.Abs(m.seconds-seconds) > 1e-6 {
+		t.Errorf("after %v, over %v: a mean of %.4g in %.4g s, expected %.4g in %.4g", m.at, m.over, m.load, m.seconds, load, seconds)
 	}
 }
 
 func TestWindowMeans(t *testing.T) {
 	t.Parallel()
 	w := autoscale.NewWindow(5 * time.Second)
-	expectMean(t, w, 0, 5*time.Second, 0, 0)
+	meanOf(w, 0, 5*time.Second).is(t, 0, 0)
 	fill(w, start(), 5, 1)
-	expectMean(t, w, 2*time.Second, 5*time.Second, 3, 2) // partial: the mean of what there is
+	meanOf(w, 2*time.Second, 5*time.Second).is(t, 3, 2) // partial: the mean of what there is
 	fill(w, start().Add(2*time.Second), 2, 3, 4)
-	expectMean(t, w, 5*time.Second, 5*time.Second, 3, 5)
-	expectMean(t, w, 5*time.Second, 2*time.Second, 3.5, 2)
+	meanOf(w, 5*time.Second, 5*time.Second).is(t, 3, 5)
+	meanOf(w, 5*time.Second, 2*time.Second).is(t, 3.5, 2)
 	fill(w, start().Add(5*time.Second), 11)
-	expectMean(t, w, 6*time.Second, 5*time.Second, 21.0/5, 5) // the first second has left
-	expectMean(t, w, 11*time.Second, 5*time.Second, 0, 0)     // and nothing is left
+	meanOf(w, 6*time.Second, 5*time.Second).is(t, 21.0/5, 5) // the first second has left
+	meanOf(w, 11*time.Second, 5*time.Second).is(t, 0, 0)     // and nothing is left
 }
 
 func TestWindowLeavesHolesOut(t *testing.T) {
 	t.Parallel()
 	w := autoscale.NewWindow(6 * time.Second)
 	fill(w, start(), 6, -1, -1, 3, -1)
-	expectMean(t, w, 5*time.Second, time.Second, 0, 0)
+	meanOf(w, 5*time.Second, time.Second).is(t, 0, 0)
 	fill(w, start().Add(5*time.Second), 0)
-	expectMean(t, w, 6*time.Second, 6*time.Second, 3, 3)
+	meanOf(w, 6*time.Second, 6*time.Second).is(t, 3, 3)
 }
 
 func TestWindowSpreadsAStretchOverItsSeconds(t *testing.T) {
@@ -54,12 +64,12 @@ func TestWindowSpreadsAStretchOverItsSeconds(t *testing.T) {
 	w := autoscale.NewWindow(10 * time.Second)
 	// 2.5 s with 4 at a time, begun within a second
 	w.Add(autoscale.Stretch{From: start().Add(500 * time.Millisecond), To: start().Add(3 * time.Second), Busy: 6, Queued: 4})
-	expectMean(t, w, 3*time.Second, 10*time.Second, 4, 2.5)
-	expectMean(t, w, 3*time.Second, time.Second, 4, 1)
+	meanOf(w, 3*time.Second, 10*time.Second).is(t, 4, 2.5)
+	meanOf(w, 3*time.Second, time.Second).is(t, 4, 1)
 	// the rest of the third second, without load
 	w.Add(autoscale.Stretch{From: start().Add(3 * time.Second), To: start().Add(3500 * time.Millisecond)})
-	expectMean(t, w, 3500*time.Millisecond, time.Second, 2, 1)
-	expectMean(t, w, 3500*time.Millisecond, 10*time.Second, 10.0/3, 3)
+	meanOf(w, 3500*time.Millisecond, time.Second).is(t, 2, 1)
+	meanOf(w, 3500*time.Millisecond, 10*time.Second).is(t, 10.0/3, 3)
 }
 
 func TestWindowTakesManyStretchesOfOneSecond(t *testing.T) {
@@ -69,7 +79,7 @@ func TestWindowTakesManyStretchesOfOneSecond(t *testing.T) {
 		at := start().Add(time.Duration(i) * 10 * time.Millisecond)
 		w.Add(autoscale.Stretch{From: at, To: at.Add(10 * time.Millisecond), Busy: 0.01 * float64(i%3)})
 	}
-	expectMean(t, w, time.Second, 5*time.Second, 0.99, 1)
+	meanOf(w, time.Second, 5*time.Second).is(t, 0.99, 1)
 }
 
 func TestWindowTakesNoStretchThatIsTooOldOrEmpty(t *testing.T) {
@@ -80,10 +90,10 @@ func TestWindowTakesNoStretchThatIsTooOldOrEmpty(t *testing.T) {
 	fill(w, start().Add(7*time.Second), 50)
 	w.Add(autoscale.Stretch{From: start().Add(13 * time.Second), To: start().Add(13 * time.Second), Busy: 50})
 	w.Add(autoscale.Stretch{From: start().Add(13 * time.Second), To: start().Add(12 * time.Second), Busy: 50})
-	expectMean(t, w, 13*time.Second, 2*time.Second, 1, 2)
+	meanOf(w, 13*time.Second, 2*time.Second).is(t, 1, 2)
 	// one that is longer than the window: what is in it counts
 	w.Add(autoscale.Stretch{From: start().Add(13 * time.Second), To: start().Add(113 * time.Second), Busy: 700})
-	expectMean(t, w, 113*time.Second, 2*time.Second, 7, 2)
+	meanOf(w, 113*time.Second, 2*time.Second).is(t, 7, 2)
 }
 
 func TestWindowComesInAnyOrderWithinItsTime(t *testing.T) {
@@ -92,7 +102,7 @@ func TestWindowComesInAnyOrderWithinItsTime(t *testing.T) {
 	for _, i := range []int{3, 0, 4, 1, 2} {
 		fill(w, start().Add(time.Duration(i)*time.Second), float64(i))
 	}
-	expectMean(t, w, 5*time.Second, 5*time.Second, 2, 5)
+	meanOf(w, 5*time.Second, 5*time.Second).is(t, 2, 5)
 }
 
 func TestWindowResizes(t *testing.T) {
@@ -100,12 +110,12 @@ func TestWindowResizes(t *testing.T) {
 	w := autoscale.NewWindow(5 * time.Second)
 	fill(w, start(), 5, 4, 3, 2, 1)
 	w.Resize(10 * time.Second)
-	expectMean(t, w, 5*time.Second, 10*time.Second, 3, 5)
+	meanOf(w, 5*time.Second, 10*time.Second).is(t, 3, 5)
 	fill(w, start().Add(5*time.Second), 9, 9, 9, 9, 9)
-	expectMean(t, w, 10*time.Second, 10*time.Second, 6, 10)
+	meanOf(w, 10*time.Second, 10*time.Second).is(t, 6, 10)
 	w.Resize(2 * time.Second)
-	expectMean(t, w, 10*time.Second, 2*time.Second, 9, 2)
-	expectMean(t, w, 10*time.Second, 10*time.Second, 9, 3) // two whole seconds, and what was the one under way
+	meanOf(w, 10*time.Second, 2*time.Second).is(t, 9, 2)
+	meanOf(w, 10*time.Second, 10*time.Second).is(t, 9, 3) // two whole seconds, and what was the one under way
 }
 
 func TestWindowKnowsTheServiceOfSecondsWithoutAQueue(t *testing.T) {

@@ -157,24 +157,34 @@ func TestFailuresSayTheirCause(t *testing.T) {
 				if o.Uv == environment.None && !slices.Contains(withPip, tc.name) {
 					return
 				}
-				c := open(t, o)
-				got, err := c.Ensure(t.Context(), environment.Request{Files: tc.content(t)}, nil)
-				e := zarpa.AsError(err)
-				if e == nil || e.Code != tc.code || !regexp.MustCompile(tc.want).MatchString(e.Message) || !strings.Contains(e.Hint, tc.hint) {
-					t.Fatalf("%v: %v", e.Code, err)
-				}
-				if got.Phase != zarpa.EnvironmentFailed || strings.Contains(e.Message, "\n") || !strings.HasSuffix(e.Hint, "zarpa environment log "+got.ID) {
-					t.Errorf("%+v, %v", got, err)
-				}
-				if e.Err == nil || !strings.Contains(e.Err.Error(), "the log ends with:\n") {
-					t.Errorf("its cause is %v", e.Err)
-				}
-				if _, err := c.Python(got.ID); !errors.Is(err, &zarpa.Error{Code: zarpa.Unavailable}) {
-					t.Errorf("its interpreter: %v", err)
+				e := ensureFails(t, o, tc.content(t))
+				if e.Code != tc.code || !regexp.MustCompile(tc.want).MatchString(e.Message) || !strings.Contains(e.Hint, tc.hint) {
+					t.Errorf("%v: %v", e.Code, e)
 				}
 			})
 		})
 	}
+}
+
+// ensureFails returns why an environment cannot be installed, after a look at what is left of it.
+func ensureFails(t *testing.T, o environment.Options, content fstest.MapFS) *zarpa.Error {
+	t.Helper()
+	c := open(t, o)
+	got, err := c.Ensure(t.Context(), environment.Request{Files: content}, nil)
+	e := zarpa.AsError(err)
+	if e == nil {
+		t.Fatalf("it was installed: %+v", got)
+	}
+	if got.Phase != zarpa.EnvironmentFailed || strings.Contains(e.Message, "\n") || !strings.HasSuffix(e.Hint, "zarpa environment log "+got.ID) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if e.Err == nil || !strings.Contains(e.Err.Error(), "the log ends with:\n") {
+		t.Errorf("its cause is %v", e.Err)
+	}
+	if _, err := c.Python(got.ID); !errors.Is(err, &zarpa.Error{Code: zarpa.Unavailable}) {
+		t.Errorf("its interpreter: %v", err)
+	}
+	return e
 }
 
 func TestRequirementsWithHashesAreInstalled(t *testing.T) {

@@ -4,9 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -24,7 +24,7 @@ type Package struct {
 }
 
 const (
-	// buildLook is how long a step waits for an environment: one that is there answers within it.
+	// buildLook is how long a step waits for a build: one that is there answers within it.
 	buildLook = 100 * time.Millisecond
 	// buildShow is how often the progress of a build is written into the operation.
 	buildShow = 500 * time.Millisecond
@@ -34,14 +34,30 @@ const (
 	buildLog = 20
 )
 
-// builds are the environments that are being built or were, by the deployments that want them, as
-// ENDPOINT/DEPLOYMENT. A build goes on while its endpoint is stepped for other reasons; that equal
-// environments are built once is the matter of [Options.Environment]. mu guards all and used.
+// The phases that are builds: what they make may take minutes, beside the steps.
+const (
+	phaseEnvironment = "environment"
+	phaseImage       = "image"
+)
+
+// builds are the environments and images that are being built or were, by who wants them. A build goes on
+// while its endpoint is stepped for other reasons; that equal ones are built once is the matter of
+// [Options.Environment] and of drivers. mu guards all and used.
 type builds struct {
 	mu   sync.Mutex
-	all  map[string]*build
+	all  map[wish]*build
 	used map[string]string // environments by ENDPOINT/DEPLOYMENT
 	runs sync.WaitGroup
+}
+
+// wish names what a deployment wants to be built.
+type wish struct{ endpoint, deployment, phase string }
+
+// job is how it is built.
+type job struct {
+	wish
+	from string // what it is built from: something else is another build
+	run  func(ctx context.Context, b *build) error
 }
 
 // build is one of them.
@@ -56,6 +72,7 @@ type build struct {
 	env   *zarpa.BundleEnvironment
 	err   error
 	ended time.Time
+	soon  bool // what is unavailable is tried again at the next resync: that costs little
 	// tried is the generation of the endpoint that last asked for it: a change asks again at once.
 	tried int64
 }
@@ -75,62 +92,102 @@ func (b *build) log() []string {
 	return slices.Clone(b.lines)
 }
 
-// environment is the deployment's environment, or nil with no error while it is being built: the
-// endpoint is woken when that has ended.
+// environment is the deployment's environment, or nil with no error while it is being built.
 func (s *step) environment(ctx context.Context, p Package) (*build, error) {
-	b := s.build(ctx, p)
+	var refs []string
+	for _, m := range p.Models {
+		refs = append(refs, m.Ref().String())
+	}
+	from, _ := json.Marshal([]any{p.Spec.Environment, p.Spec.Code, refs}) // plain values: cannot fail
+	b, err := s.await(ctx, job{wish{s.endpoint.Name, p.Spec.Name, phaseEnvironment}, string(from), func(ctx context.Context, b *build) (err error) {
+		b.env, err = s.r.o.Environment(ctx, p, b.progress)
+		return err
+	}})
+	if b == nil || err != nil {
+		if err != nil && !errors.Is(err, context.Canceled) {
+			s.op.fail(p.Spec.Name, phaseEnvironment, err) // the operation; it is tried again all the same
+		}
+		return nil, err
+	}
+	if b.env != nil {
+		s.op.begin(p.Spec.Name, phaseEnvironment)
+		s.op.end(p.Spec.Name, phaseEnvironment, "Python "+b.env.Python+", "+b.env.ID)
+	}
+	return b, nil
+}
+
+// prepare lets a driver that has the power bring what the deployment runs from to its target, and reports
+// whether that is done.
+func (s *step) prepare(ctx context.Context, driver zarpa.Driver, d zarpa.Deployment) (bool, error) {
+	p, ok := driver.(zarpa.Preparer)
+	if !ok {
+		return true, nil
+	}
+	name := d.Spec.Name
+	b, err := s.await(ctx, job{wish{d.Endpoint, name, phaseImage}, d.Spec.Target + " " + d.Bundle, func(ctx context.Context, b *build) error {
+		return p.Prepare(ctx, d, b.progress)
+	}})
+	if err != nil {
+		if !errors.Is(err, context.Canceled) {
+			s.op.blocked(name, phaseImage, err)
+		}
+		return false, fmt.Errorf("prepare %s: %w", d.Key(), err)
+	}
+	if b == nil {
+		s.building = true
+		return false, nil
+	}
+	if lines := b.log(); len(lines) > 0 {
+		s.op.begin(name, phaseImage)
+		s.op.end(name, phaseImage, lines[len(lines)-1])
+	}
+	return true, nil
+}
+
+// await is a build that has ended well, or nil with no error while it runs: the endpoint is woken when it
+// has ended.
+func (s *step) await(ctx context.Context, j job) (*build, error) {
+	b := s.build(ctx, j)
 	look := time.NewTimer(buildLook)
 	defer look.Stop()
 	select {
 	case <-b.done:
 	case <-look.C:
-		s.op.building(p.Spec.Name, b.log())
+		s.op.building(j.wish, b.log())
 		return nil, nil //nolint:nilnil // the comment says what it means
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
 	if b.err != nil {
-		s.op.building(p.Spec.Name, b.log())
-		if !errors.Is(b.err, context.Canceled) {
-			s.op.fail(p.Spec.Name, "environment", b.err) // the operation; it is tried again all the same
-		}
+		s.op.building(j.wish, b.log())
 		return nil, b.err
-	}
-	if b.env != nil {
-		s.op.begin(p.Spec.Name, "environment")
-		s.op.end(p.Spec.Name, "environment", "Python "+b.env.Python+", "+b.env.ID)
 	}
 	return b, nil
 }
 
-// build finds the build of what p needs, or begins it.
-func (s *step) build(ctx context.Context, p Package) *build {
-	var refs []string
-	for _, m := range p.Models {
-		refs = append(refs, m.Ref().String())
-	}
-	text, _ := json.Marshal([]any{p.Spec.Environment, p.Spec.Code, refs}) // plain values: cannot fail
-	key, r, generation := s.endpoint.Name+"/"+p.Spec.Name, s.r, s.endpoint.Generation
+// build finds the build of a job, or begins it.
+func (s *step) build(ctx context.Context, j job) *build {
+	r, generation := s.r, s.endpoint.Generation
 	r.builds.mu.Lock()
-	was := r.builds.all[key]
+	was := r.builds.all[j.wish]
 	r.builds.mu.Unlock()
 	if was != nil { // no other step of the endpoint runs meanwhile: the look at the disk needs no lock
-		if was.from == string(text) && r.holds(was, generation) {
+		if was.from == j.from && r.holds(was, generation) {
 			return was
 		}
 		was.cancel()
 	}
 	r.builds.mu.Lock()
 	defer r.builds.mu.Unlock()
-	b := &build{from: string(text), done: make(chan struct{}), tried: generation}
+	b := &build{from: j.from, done: make(chan struct{}), tried: generation, soon: j.phase == phaseImage}
 	ctx, b.cancel = context.WithCancel(ctx)
-	r.builds.all[key] = b
+	r.builds.all[j.wish] = b
 	r.builds.runs.Go(func() {
 		defer b.cancel()
-		b.env, b.err = r.o.Environment(ctx, p, b.progress)
+		b.err = j.run(ctx, b)
 		b.ended = r.o.Now()
 		close(b.done)
-		r.Wake(s.endpoint.Name)
+		r.Wake(j.endpoint)
 	})
 	return b
 }
@@ -147,6 +204,8 @@ func (r *Reconciler) holds(b *build, generation int64) bool {
 	switch {
 	case generation != b.tried:
 		return false
+	case b.err != nil && b.soon && zarpa.AsError(b.err).Code == zarpa.Unavailable:
+		return r.o.Now().Sub(b.ended) < resync
 	case b.err != nil:
 		return r.o.Now().Sub(b.ended) <= buildRetry
 	}
@@ -154,12 +213,12 @@ func (r *Reconciler) holds(b *build, generation int64) bool {
 }
 
 // building notes how far a build is.
-func (rec *recorder) building(deployment string, log []string) {
+func (rec *recorder) building(w wish, log []string) {
 	if rec == nil || rec.op.State != zarpa.OperationRunning {
 		return
 	}
-	rec.begin(deployment, "environment")
-	p := rec.find(deployment, "environment")
+	rec.begin(w.deployment, w.phase)
+	p := rec.find(w.deployment, w.phase)
 	p.Log = log
 	if len(log) > 0 {
 		p.Detail = log[len(log)-1]
@@ -188,12 +247,11 @@ func (r *Reconciler) use(deployment string, env *zarpa.BundleEnvironment) {
 func (r *Reconciler) forget(endpoint string, keep []zarpa.DeploymentSpec) {
 	r.builds.mu.Lock()
 	defer r.builds.mu.Unlock()
-	for key, b := range r.builds.all {
-		name, ours := strings.CutPrefix(key, endpoint+"/")
-		if ours && !slices.ContainsFunc(keep, func(d zarpa.DeploymentSpec) bool { return d.Name == name }) {
+	for w, b := range r.builds.all {
+		if w.endpoint == endpoint && !slices.ContainsFunc(keep, func(d zarpa.DeploymentSpec) bool { return d.Name == w.deployment }) {
 			b.cancel()
-			delete(r.builds.all, key)
-			delete(r.builds.used, key)
+			delete(r.builds.all, w)
+			delete(r.builds.used, w.endpoint+"/"+w.deployment)
 		}
 	}
 }

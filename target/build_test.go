@@ -57,8 +57,8 @@ func (g *ground) running(t *testing.T, o target.Options) *target.Reconciler {
 	return r
 }
 
-// shows waits until the operation's phase holds a text.
-func (g *ground) shows(t *testing.T, r *target.Reconciler, op zarpa.Operation, phase, text string) {
+// shows waits until the operation's phase of the name holds the text in its detail.
+func (g *ground) shows(t *testing.T, r *target.Reconciler, op zarpa.Operation, want zarpa.Phase) {
 	t.Helper()
 	for {
 		changed := r.Changed()
@@ -67,14 +67,14 @@ func (g *ground) shows(t *testing.T, r *target.Reconciler, op zarpa.Operation, p
 			t.Fatal(err)
 		}
 		for _, p := range got.Phases {
-			if p.Name == phase && strings.Contains(p.Detail, text) {
+			if p.Name == want.Name && strings.Contains(p.Detail, want.Detail) {
 				return
 			}
 		}
 		select {
 		case <-changed:
 		case <-t.Context().Done():
-			t.Fatalf("phase %s never says %q: %+v", phase, text, got)
+			t.Fatalf("phase %s never says %q: %+v", want.Name, want.Detail, got)
 		}
 	}
 }
@@ -87,7 +87,7 @@ func TestOldReplicasServeWhileAnEnvironmentIsBuilt(t *testing.T) {
 	op := g.want(t, e, "deploy")
 	r.Wake("a")
 	<-b.begun
-	g.shows(t, r, op, "environment", "Collecting numpy")
+	g.shows(t, r, op, zarpa.Phase{Name: "environment", Detail: "Collecting numpy"})
 	if n := g.router.replicas("a"); n != 0 {
 		t.Fatalf("%d replicas before there is an environment", n)
 	}
@@ -101,7 +101,7 @@ func TestOldReplicasServeWhileAnEnvironmentIsBuilt(t *testing.T) {
 	op = g.want(t, e, "update")
 	r.Wake("a")
 	<-b.begun
-	g.shows(t, r, op, "environment", "Collecting")
+	g.shows(t, r, op, zarpa.Phase{Name: "environment", Detail: "Collecting"})
 	if now := g.router.ids(); len(now) != 1 || now[0] != before[0] {
 		t.Errorf("%v on the routes during the build, want %v", now, before)
 	}
@@ -149,7 +149,7 @@ func TestABuildEndsWithTheEndpointThatWantedIt(t *testing.T) {
 	op := g.want(t, e, "deploy")
 	r.Wake("a")
 	<-b.begun
-	g.shows(t, r, op, "environment", "Collecting")
+	g.shows(t, r, op, zarpa.Phase{Name: "environment", Detail: "Collecting"})
 	op.State, op.Ended = zarpa.OperationFailed, time.Now() // as the API does for the next change
 	if err := g.store.Nouns().Operations.Update(t.Context(), op); err != nil {
 		t.Fatal(err)

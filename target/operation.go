@@ -78,7 +78,7 @@ func (rec *recorder) blocked(deployment, name string, err error) {
 		return
 	}
 	e := zarpa.AsError(err)
-	if e.Code == zarpa.Invalid || e.Code == zarpa.NotFound || e.Code == zarpa.ModelError {
+	if e.Code == zarpa.Invalid || e.Code == zarpa.NotFound || e.Code == zarpa.TooLarge || e.Code == zarpa.ModelError {
 		rec.fail(deployment, name, err)
 		return
 	}
@@ -206,10 +206,10 @@ func (rec *recorder) expire(spec zarpa.EndpointSpec) time.Duration {
 	}
 	began := rec.op.Created
 	for _, p := range rec.op.Phases {
-		if p.Name != "environment" {
+		if p.Name != phaseEnvironment && p.Name != phaseImage {
 			continue
 		}
-		if p.State == zarpa.OperationRunning {
+		if p.State == zarpa.OperationRunning && p.Cause == "" {
 			return 0 // a build has a time limit of its own
 		}
 		if p.Ended.After(began) {

@@ -8,7 +8,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"strings"
 	"sync"
 	"time"
 
@@ -18,7 +17,7 @@ import (
 // Options are the parts that a Reconciler works with.
 type Options struct {
 	Store zarpa.Store
-	// Drivers holds the driver of each target, by the target's name.
+	// Drivers holds the driver of each target, by the target's name; [Reconciler.SetDriver] brings others.
 	Drivers map[string]zarpa.Driver
 	// Bundle packages a deployment and returns the bundle's digest. It is called again for the same
 	// package and must then be cheap.
@@ -60,9 +59,10 @@ const (
 // Reconciler makes targets match deployments: see the package comment. Its methods may be called
 // from many goroutines.
 type Reconciler struct {
-	o      Options
-	routes *routeTable
-	builds builds
+	o       Options
+	routes  *routeTable
+	builds  builds
+	drivers drivers
 
 	history history
 
@@ -90,20 +90,15 @@ func New(o Options) *Reconciler {
 	}
 	r := &Reconciler{
 		o: o, routes: newRouteTable(o.Router, o.Now), history: history{of: map[string]*remembered{}},
-		builds:  builds{all: map[string]*build{}, used: map[string]string{}},
+		builds:  builds{all: map[wish]*build{}, used: map[string]string{}},
 		pending: map[string]bool{}, busy: map[string]bool{}, told: map[string]string{},
 		wake: make(chan struct{}, 1), changed: make(chan struct{}),
 	}
 	if o.VerifyKeys != nil {
 		r.routes.verifyKeys = o.VerifyKeys
 	}
-	for _, d := range o.Drivers {
-		if n, ok := d.(zarpa.Notifier); ok {
-			n.Notify(func(key string) {
-				endpoint, _, _ := strings.Cut(key, "/")
-				r.Wake(endpoint)
-			})
-		}
+	for name, d := range o.Drivers {
+		r.drivers.set(name, d, r.notified)
 	}
 	return r
 }
@@ -247,7 +242,7 @@ func (r *Reconciler) adopt(ctx context.Context) error {
 			return err
 		}
 		for i := range seen {
-			if d, ok := r.o.Drivers[seen[i].Target]; ok {
+			if d, ok := r.drivers.get(seen[i].Target); ok {
 				if s, err := d.Observe(ctx, seen[i].Handle); err == nil {
 					seen[i].Status = s
 				}
@@ -286,47 +281,6 @@ func (r *Reconciler) readKeys(ctx context.Context, endpoint string) error {
 
 // Republish sends the routes to a gateway that is new.
 func (r *Reconciler) Republish(ctx context.Context) error { return r.routes.publish(ctx) }
-
-// Logger is the power of an observed deployment's driver to read logs; unavailable without it.
-func (r *Reconciler) Logger(o zarpa.Observed) (zarpa.Logger, error) {
-	if l, ok := r.o.Drivers[o.Target].(zarpa.Logger); ok {
-		return l, nil
-	}
-	return nil, zarpa.Errorf(zarpa.Unavailable, "target %q keeps no logs", o.Target)
-}
-
-// Replace has one replica of an observed deployment replaced by another, which is ready before the
-// first goes; unavailable when the deployment's driver has no such power.
-func (r *Reconciler) Replace(ctx context.Context, o zarpa.Observed, id string) error {
-	d, ok := r.o.Drivers[o.Target].(zarpa.Replacer)
-	if !ok {
-		return zarpa.Errorf(zarpa.Unavailable, "target %q cannot replace single replicas", o.Target).
-			WithHint("zarpa endpoint restart %s replaces all", o.Endpoint)
-	}
-	if err := d.Replace(ctx, o.Handle, id); err != nil {
-		return err
-	}
-	r.Wake(o.Endpoint)
-	return nil
-}
-
-// Check asks the deployment's driver, when it has the power, whether it can ever run there. The
-// defaults of spec are filled in.
-func (r *Reconciler) Check(spec zarpa.DeploymentSpec) error {
-	if c, ok := r.o.Drivers[spec.Target].(zarpa.Checker); ok {
-		return c.Check(spec)
-	}
-	return nil
-}
-
-// Capacity asks a target's driver, when it has the power, how much the target can run; unavailable
-// without it.
-func (r *Reconciler) Capacity(ctx context.Context, target string) (zarpa.CapacityReport, error) {
-	if c, ok := r.o.Drivers[target].(zarpa.Capacity); ok {
-		return c.Capacity(ctx)
-	}
-	return zarpa.CapacityReport{}, zarpa.Errorf(zarpa.Unavailable, "target %q does not tell its capacity", target)
-}
 
 // cause is an error with what its user-facing text leaves out.
 func cause(err error) error {

@@ -141,7 +141,7 @@ func (r *Reconciler) route(ctx context.Context, e zarpa.Endpoint, seen []zarpa.O
 // to be in use.
 func Route(name string, spec zarpa.EndpointSpec, keys [][]byte, seen []zarpa.Observed) zarpa.Route {
 	route := zarpa.Route{
-		Endpoint: name, Auth: spec.Auth, Keys: keys, RequestTimeout: spec.RequestTimeout,
+		Endpoint: name, Auth: spec.Auth, Hostname: spec.Hostname, Keys: keys, RequestTimeout: spec.RequestTimeout,
 		MaxQueue: spec.MaxQueue, QueueWait: spec.QueueWait, MaxBody: spec.MaxBody,
 		StatusCodes: spec.StatusCodes, CORSOrigins: spec.CORSOrigins,
 		Mirror: spec.Mirror, Sticky: spec.Sticky, Limits: spec.Limits, RetryBudget: *spec.RetryBudget, Ejection: spec.Ejection,

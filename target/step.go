@@ -26,7 +26,7 @@ type step struct {
 	// follow asks for another step at once: replicas that began to drain are off the routes then,
 	// and it stops them. Their end is told by the driver.
 	follow bool
-	// building tells that an environment is on its way: a look now and then shows how far it is.
+	// building tells that an environment or an image is on its way: a look now and then shows how far it is.
 	building bool
 }
 
@@ -84,7 +84,7 @@ func (s *step) work(ctx context.Context) error {
 	}
 	s.op = op
 	for _, o := range s.seen {
-		driver, ok := s.r.o.Drivers[o.Target]
+		driver, ok := s.r.drivers.get(o.Target)
 		if s.endpoint.Deleting || s.wants(o.Deployment) || o.Weight == 0 || !ok {
 			continue
 		}
@@ -100,10 +100,9 @@ func (s *step) work(ctx context.Context) error {
 // advance takes one step with one wanted deployment. What is in its way goes into the operation;
 // an error is for the log.
 func (s *step) advance(ctx context.Context, spec zarpa.DeploymentSpec) error {
-	driver, ok := s.r.o.Drivers[spec.Target]
+	driver, ok := s.r.drivers.get(spec.Target)
 	if !ok {
-		s.op.fail(spec.Name, "start", zarpa.Errorf(zarpa.NotFound, "deployment %q: target %q does not exist", spec.Name, spec.Target).
-			WithHint("zarpa target list shows those that do"))
+		s.op.blocked(spec.Name, "start", s.r.missing(ctx, spec.Target))
 		return nil
 	}
 	digest, err := s.bundle(ctx, spec)
@@ -113,6 +112,9 @@ func (s *step) advance(ctx context.Context, spec zarpa.DeploymentSpec) error {
 	d := zarpa.Deployment{
 		Endpoint: s.endpoint.Name, Spec: spec, Bundle: digest,
 		Request: zarpa.RequestLimits{Timeout: s.spec.RequestTimeout, MaxBody: s.spec.MaxBody},
+	}
+	if ready, err := s.prepare(ctx, driver, d); err != nil || !ready {
+		return errors.Join(err, s.look(ctx, driver, spec))
 	}
 	o, err := s.record(ctx, spec)
 	if err != nil {
@@ -379,6 +381,7 @@ func (s *step) retire(ctx context.Context, gone []zarpa.Observed) (int, error) {
 		}
 		if !stopped {
 			left++
+			s.waits(o)
 			continue
 		}
 		if err := s.r.o.Store.Nouns().Deployments.Delete(ctx, o); err != nil {
@@ -389,11 +392,25 @@ func (s *step) retire(ctx context.Context, gone []zarpa.Observed) (int, error) {
 	return left, nil
 }
 
+// waits notes what a removal waits for, where the driver tells.
+func (s *step) waits(o zarpa.Observed) {
+	i := slices.IndexFunc(s.seen, func(other zarpa.Observed) bool { return other.Deployment == o.Deployment && other.Target == o.Target })
+	if i < 0 || s.seen[i].Status.Message == "" {
+		return
+	}
+	s.op.blocked(o.Deployment, "remove", zarpa.Errorf(zarpa.Unavailable, "%s", s.seen[i].Status.Message).
+		WithHint("it goes on when target %q is back; where it is gone for good, zarpa target delete %s --force forgets what is left there", o.Target, o.Target))
+}
+
 // remove takes one step of a removal and reports whether nothing is left.
 func (s *step) remove(ctx context.Context, o zarpa.Observed) (bool, error) {
-	driver, ok := s.r.o.Drivers[o.Target]
+	driver, ok := s.r.drivers.get(o.Target)
 	if !ok {
-		return false, zarpa.Errorf(zarpa.NotFound, "target %q does not exist", o.Target)
+		err := s.r.missing(ctx, o.Target)
+		if errors.Is(err, zarpa.ErrNotFound) { // what is forgotten has nothing left
+			return true, nil
+		}
+		return false, err
 	}
 	if o.Handle.IsZero() {
 		// The answer of the first Apply was lost: asking for no replicas brings the handle back.

@@ -9,6 +9,7 @@
 //	replicas/ID/run.json              label, pid, start time and socket of its process
 //	replicas/ID/current.log           what the newest run prints; previous.log of the one before
 //	replicas/ID/work/                 what it writes
+//	replicas/ID/secrets/              its secrets, for this user alone, written anew for each run
 //	s/RUN.sock                        sockets, unless the path would be too long
 //
 // A service manager that starts the control plane must not end its whole control group with it
@@ -46,6 +47,9 @@ type Options struct {
 	// Bundles returns the directory of a bundle by digest. It is called before every start; the
 	// text of its error is shown to the user.
 	Bundles func(ctx context.Context, digest string) (string, error)
+	// Secrets returns the values of stored secrets by name. It is called before every start of a replica
+	// that has secrets; the text of its error is shown to the user and holds no value. nil has none.
+	Secrets func(ctx context.Context, names []string) (map[string][]byte, error)
 	// LogLimit bounds the log of one run, in bytes; 0 is 16 MiB.
 	LogLimit int64
 	// MaxReplicas bounds the replicas of all deployments together; 0 is 256.

@@ -6,11 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -39,35 +37,9 @@ const runIDLen = 10 // 50 random bits
 
 func socketName(run string) string { return fmt.Sprintf("%-*s.sock", runIDLen, run) }
 
-// ScoreArgs are the arguments of `zarpa score` for a replica. An unlimited cpu leaves the number
-// of threads to the engine.
+// ScoreArgs are the arguments of `zarpa score` for a replica.
 func ScoreArgs(s ReplicaStart) []string {
-	spec := s.Deployment.Spec
-	args := []string{
-		"score", "--bundle", s.Bundle, "--listen", s.Listen, "--label", s.Label,
-		"--endpoint", s.Deployment.Endpoint, "--deployment", spec.Name,
-	}
-	option := func(set bool, name, value string) {
-		if set {
-			args = append(args, name, value)
-		}
-	}
-	main, _, _ := strings.Cut(spec.Model, ":")
-	option(main != "", "--model", main)
-	option(s.Work != "", "--work", s.Work)
-	option(spec.Workers > 0, "--workers", strconv.Itoa(spec.Workers))
-	option(spec.Preload != "", "--preload", string(spec.Preload))
-	option(spec.WorkerMaxRequests > 0, "--worker-max-requests", strconv.Itoa(spec.WorkerMaxRequests))
-	option(spec.WorkerMaxMemory > 0, "--worker-max-memory", spec.WorkerMaxMemory.String())
-	option(spec.ModelControl != "", "--model-control", string(spec.ModelControl))
-	option(spec.MaxBatchRows > 0, "--max-batch-rows", strconv.Itoa(spec.MaxBatchRows))
-	option(spec.MaxBatchDelay > 0, "--max-batch-delay", spec.MaxBatchDelay.String())
-	option(spec.MaxConcurrency > 0, "--max-concurrency", strconv.Itoa(spec.MaxConcurrency))
-	option(spec.CPU > 0, "--threads", strconv.Itoa(int(math.Ceil(float64(spec.CPU)))))
-	option(s.Deployment.Request.Timeout > 0, "--request-timeout", s.Deployment.Request.Timeout.String())
-	option(s.Deployment.Request.MaxBody > 0, "--max-body", s.Deployment.Request.MaxBody.String())
-	option(spec.DrainTimeout > 0, "--drain-timeout", spec.DrainTimeout.String())
-	return args
+	return append([]string{"score", "--bundle", s.Bundle, "--listen", s.Listen}, replica.ScoreArgs(s.Deployment, s.Label, s.Work)...)
 }
 
 // inherited are the variables that a replica gets from the control plane: what programs need to
@@ -105,6 +77,10 @@ func (r *runner) Start(ctx context.Context, s replica.Start) (replica.Run, error
 	if err != nil {
 		return nil, fmt.Errorf("the bundle cannot be had: %w", err)
 	}
+	env, err := r.environ(ctx, s)
+	if err != nil {
+		return nil, err
+	}
 	log := r.log(s, false)
 	if err := r.keep(s); err != nil {
 		return nil, failure(err)
@@ -115,7 +91,7 @@ func (r *runner) Start(ctx context.Context, s replica.Start) (replica.Run, error
 	start.Listen = "unix:" + socket
 	c, err := child.Start(ctx, child.Spec{
 		Label: start.Label, Path: r.o.Executable, Args: r.o.Args(start),
-		Env: environment(r.o.Environ, s.Deployment.Spec.Env), Dir: s.Dir, Log: log, Socket: socket,
+		Env: env, Dir: s.Dir, Log: log, Socket: socket,
 		Limits: child.Limits{CPU: s.Deployment.Spec.CPU, Memory: s.Deployment.Spec.Memory}, Cgroups: r.groups,
 	})
 	if err != nil {
