@@ -94,7 +94,7 @@ func FuzzMatch(f *testing.F) {
 		if err != nil {
 			return
 		}
-		m, e := matchRequest(r)
+		m, e := matchRequest(r, nil)
 		if e != nil || m.own != nil {
 			return
 		}

@@ -111,6 +111,7 @@ var _ zarpa.Router = (*Gateway)(nil)
 type snapshot struct {
 	routes zarpa.Routes
 	rules  map[string]*rule
+	hosts  hosts
 	open   bool              // an endpoint needs no key
 	keys   map[[32]byte]bool // the digests of all keys
 	tokens *tokens
@@ -227,7 +228,7 @@ func (g *Gateway) Routes() zarpa.Routes { return g.current.Load().routes }
 
 func (g *Gateway) swap(r zarpa.Routes) {
 	old := g.current.Load()
-	next := &snapshot{routes: r, rules: make(map[string]*rule, len(r.Endpoints)), keys: make(map[[32]byte]bool, 2*len(r.Endpoints))}
+	next := &snapshot{routes: r, rules: make(map[string]*rule, len(r.Endpoints)), hosts: newHosts(r.Endpoints), keys: make(map[[32]byte]bool, 2*len(r.Endpoints))}
 	next.tokens = newTokens(r.VerifyKeys, old.tokens)
 	largest := int64(0)
 	for _, route := range r.Endpoints {
@@ -313,11 +314,15 @@ func validateRoutes(r zarpa.Routes) error {
 	if _, err := scoringtoken.NewVerifier(r.VerifyKeys); err != nil {
 		return err
 	}
-	seen := map[string]bool{}
+	seen, hosts := map[string]bool{}, map[string]bool{}
 	for _, e := range r.Endpoints {
 		if err := zarpa.ValidateName("endpoint", e.Endpoint); err != nil {
 			return err
 		}
+		if e.Hostname != "" && hosts[e.Hostname] {
+			return zarpa.Errorf(zarpa.Invalid, "endpoint %q: hostname: %.260q is another one's, too", e.Endpoint, e.Hostname)
+		}
+		hosts[e.Hostname] = true
 		if seen[e.Endpoint] {
 			return zarpa.Errorf(zarpa.Invalid, "endpoints: %q stands there twice", e.Endpoint)
 		}

@@ -189,11 +189,7 @@ func TestEveryRouteReachesItsPlace(t *testing.T) {
 	open := route(replica(t, echoPath))
 	open.Endpoint, open.Auth = "open", zarpa.AuthNone
 	g := start(t, route(replica(t, echoPath)), open)
-	for _, c := range []struct {
-		method, path string
-		status       int
-		body         string
-	}{
+	for _, c := range []wanted{
 		{"POST", "/endpoints/iris/score", 200, "POST /score"},
 		{"GET", "/endpoints/iris/score?a=b%20c", 200, "GET /score?a=b%20c"},
 		{"OPTIONS", "/endpoints/iris/score", 200, "OPTIONS /score"},
@@ -259,11 +255,23 @@ func TestEveryRouteReachesItsPlace(t *testing.T) {
 	} {
 		t.Run(c.method+" "+c.path, func(t *testing.T) {
 			t.Parallel()
-			status, body := g.raw(t, c.method+" "+c.path+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: bearer "+key+"\r\n\r\n")
-			if status != c.status || !strings.Contains(body, c.body) {
-				t.Errorf("%d %q, want %d with %q", status, body, c.status, c.body)
-			}
+			g.answers(t, c)
 		})
+	}
+}
+
+// wanted is a request as it is sent, and what its answer is to be.
+type wanted struct {
+	method, path string
+	status       int
+	body         string // a part of it
+}
+
+func (g *running) answers(t *testing.T, w wanted) {
+	t.Helper()
+	status, body := g.raw(t, w.method+" "+w.path+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: bearer "+key+"\r\n\r\n")
+	if status != w.status || !strings.Contains(body, w.body) {
+		t.Errorf("%d %q, want %d with %q", status, body, w.status, w.body)
 	}
 }
 

@@ -56,7 +56,8 @@ func (ex *exchange) deliver() *zarpa.Error {
 
 func (ex *exchange) route() *zarpa.Error {
 	var err *zarpa.Error
-	if ex.match, err = matchRequest(ex.r); err != nil {
+	current := ex.g.current.Load()
+	if ex.match, err = matchRequest(ex.r, current.hosts); err != nil {
 		return err
 	}
 	switch ex.r.Method {
@@ -69,7 +70,7 @@ func (ex *exchange) route() *zarpa.Error {
 		ex.match.own(ex)
 		return nil
 	}
-	ex.rule = ex.g.current.Load().rules[ex.match.endpoint]
+	ex.rule = current.rules[ex.match.endpoint]
 	if ex.rule == nil {
 		return unknownEndpoint(ex.match.style, ex.match.endpoint)
 	}

@@ -34,12 +34,17 @@ type match struct {
 //	/endpoints/NAME/invocations, /ping, /health, /version  → the same, for clients of MLflow
 //	/v2/repository/models/NAME/load, …/unload              → as it is, to every replica
 //
+// At an endpoint's own name what stands behind /endpoints/NAME stands at the top, and nothing else does.
+//
 // A replica answers to its endpoint's name as to its model's. NAME is percent-decoded once, here,
 // and what does not name an endpoint is the same not_found as an endpoint that is not there.
-func matchRequest(r *http.Request) (match, *zarpa.Error) {
+func matchRequest(r *http.Request, own hosts) (match, *zarpa.Error) {
 	path := r.URL.EscapedPath()
 	if !plainQuery(r.URL.RawQuery) {
 		return match{style: httpx.Score}, zarpa.Errorf(zarpa.Invalid, "the query holds a character that must be percent-encoded")
+	}
+	if endpoint := own.endpoint(r.Host); endpoint != "" {
+		return matchHost(endpoint, path)
 	}
 	if rest, ok := strings.CutPrefix(path, "/endpoints/"); ok {
 		return matchEndpoint(rest, path, true)

@@ -74,13 +74,19 @@ func TestIndexListsWhatTheKeyOpens(t *testing.T) {
 	}
 }
 
-// loader is a replica that keeps what it is told to load, or refuses.
-func loader(t *testing.T, mu *sync.Mutex, seen map[string]int, name string, status int) zarpa.RouteReplica {
+// loads counts what replicas were told to load.
+type loads struct {
+	mu   sync.Mutex
+	seen map[string]int
+}
+
+// replica is one that keeps what it is told to load, or refuses.
+func (l *loads) replica(t *testing.T, name string, status int) zarpa.RouteReplica {
 	return zarpa.RouteReplica{ID: name, Address: replica(t, func(w http.ResponseWriter, r *http.Request) {
 		b, _ := io.ReadAll(r.Body)
-		mu.Lock()
-		seen[name+" "+r.URL.Path+" "+string(b)+r.Header.Get("Authorization")]++
-		mu.Unlock()
+		l.mu.Lock()
+		l.seen[name+" "+r.URL.Path+" "+string(b)+r.Header.Get("Authorization")]++
+		l.mu.Unlock()
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(status)
 		if status >= 400 {
@@ -91,16 +97,15 @@ func loader(t *testing.T, mu *sync.Mutex, seen map[string]int, name string, stat
 
 func TestLoadReachesEveryReplica(t *testing.T) {
 	t.Parallel()
-	var mu sync.Mutex
-	seen := map[string]int{}
+	l := &loads{seen: map[string]int{}}
 	r := route()
 	r.Deployments = []zarpa.RouteDeployment{
 		{
 			Name: "blue", Weight: 100, MaxConcurrency: 1, ModelControl: zarpa.ModelControlExplicit,
-			Replicas: []zarpa.RouteReplica{loader(t, &mu, seen, "a", 200), loader(t, &mu, seen, "b", 200)},
+			Replicas: []zarpa.RouteReplica{l.replica(t, "a", 200), l.replica(t, "b", 200)},
 		},
-		{Name: "green", MaxConcurrency: 1, ModelControl: zarpa.ModelControlExplicit, Replicas: []zarpa.RouteReplica{loader(t, &mu, seen, "c", 200)}},
-		{Name: "fixed", MaxConcurrency: 1, Replicas: []zarpa.RouteReplica{loader(t, &mu, seen, "d", 200)}},
+		{Name: "green", MaxConcurrency: 1, ModelControl: zarpa.ModelControlExplicit, Replicas: []zarpa.RouteReplica{l.replica(t, "c", 200)}},
+		{Name: "fixed", MaxConcurrency: 1, Replicas: []zarpa.RouteReplica{l.replica(t, "d", 200)}},
 	}
 	g := start(t, r)
 	large := `{"parameters":{"config":"` + strings.Repeat("x", 100<<10) + `"}}`
@@ -108,21 +113,21 @@ func TestLoadReachesEveryReplica(t *testing.T) {
 	g.want(call{path: "/endpoints/iris/v2/repository/models/m/unload", body: large}, 200, "")
 	g.want(call{path: "/v2/repository/models/iris/load", header: http.Header{"Zarpa-Deployment": {"green"}}}, 200, "")
 	for name, want := range map[string]int{"a": 1, "b": 1, "c": 1, "d": 0} {
-		if n := seen[name+" /v2/repository/models/iris/load {}"]; n != want {
+		if n := l.seen[name+" /v2/repository/models/iris/load {}"]; n != want {
 			t.Errorf("%s: %d, want %d", name, n, want)
 		}
-		if n := seen[name+" /v2/repository/models/m/unload "+large]; n != want {
+		if n := l.seen[name+" /v2/repository/models/m/unload "+large]; n != want {
 			t.Errorf("%s: unload %d, want %d", name, n, want)
 		}
 	}
-	if len(seen) != 7 {
-		t.Errorf("%d kinds of requests", len(seen))
+	if len(l.seen) != 7 {
+		t.Errorf("%d kinds of requests", len(l.seen))
 	}
 	g.want(call{path: "/v2/repository/models/iris/load", key: "-"}, 401, "key")
 	g.want(call{path: "/v2/repository/models/iris/load", body: strings.Repeat("x", 2<<20)}, 413, "max_body")
 	g.want(call{path: "/v2/repository/models/iris/load", header: http.Header{"Zarpa-Deployment": {"fixed"}}}, 400, "model_control")
 	g.want(call{path: "/v2/repository/models/iris/load", header: http.Header{"Zarpa-Deployment": {"none"}}}, 404, "no deployment")
-	r.Deployments[1].Replicas = append(r.Deployments[1].Replicas, loader(t, &mu, seen, "e", 400), loader(t, &mu, seen, "f", 500))
+	r.Deployments[1].Replicas = append(r.Deployments[1].Replicas, l.replica(t, "e", 400), l.replica(t, "f", 500))
 	g.set(r)
 	g.want(call{path: "/v2/repository/models/iris/load"}, 400, "e cannot")
 	r.Deployments[0].Replicas = append(r.Deployments[0].Replicas, zarpa.RouteReplica{ID: "gone", Address: "unix:/nowhere"})

@@ -50,6 +50,9 @@ type call struct {
 func (c *call) serve() error {
 	c.path, _ = grpc.MethodFromServerStream(c.stream)
 	c.in, _ = metadata.FromIncomingContext(c.stream.Context())
+	if name := c.g.current.Load().hosts.endpoint(one(c.in, ":authority")); name != "" {
+		c.in[metaEndpoint] = []string{name} // at an endpoint's own name there is no other
+	}
 	var bad *zarpa.Error
 	if c.ids, bad = readIDs(c.in); bad != nil {
 		return bad

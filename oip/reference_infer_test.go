@@ -43,7 +43,14 @@ func (s *reference) infer(w http.ResponseWriter, r *http.Request, m *mirror) {
 	s.mu.Lock()
 	m.count, m.ns = m.count+1, m.ns+1000
 	s.mu.Unlock()
-	s.write(w, r, m, req, s.mirrored(m, in, req.wanted()))
+	text, tail := s.answer(m, req, s.mirrored(m, in, req.wanted()))
+	if tail != nil {
+		if !s.has("binary.length-header") {
+			w.Header().Set(lengthHeader, strconv.Itoa(len(text)))
+		}
+		w.Header().Set("Content-Type", "application/octet-stream")
+	}
+	s.packed(w, r, append(text, tail...))
 }
 
 // refusesTransport says whether a fault of transport makes the request unwelcome.
@@ -239,8 +246,8 @@ func (s *reference) mirrored(m *mirror, in []zarpa.Tensor, wanted []string) []za
 	return out
 }
 
-// write answers an inference request over REST.
-func (s *reference) write(w http.ResponseWriter, r *http.Request, m *mirror, req inferMessage, out []zarpa.Tensor) {
+// answer is that to an inference request over REST: its JSON, and the bytes behind it when there are any.
+func (s *reference) answer(m *mirror, req inferMessage, out []zarpa.Tensor) (text, tail []byte) {
 	body := map[string]any{"model_name": m.name, "model_version": "1"}
 	if req.ID != "" && !s.has("rest.infer.id") {
 		body["id"] = req.ID
@@ -252,7 +259,6 @@ func (s *reference) write(w http.ResponseWriter, r *http.Request, m *mirror, req
 		body["model_version"] = 1
 	}
 	var outputs []map[string]any
-	var tail []byte
 	for i, t := range out {
 		o, b := s.output(req, t, i)
 		outputs = append(outputs, o)
@@ -262,19 +268,11 @@ func (s *reference) write(w http.ResponseWriter, r *http.Request, m *mirror, req
 	if len(outputs) == 0 {
 		body["outputs"] = []string{}
 	}
-	text, _ := json.Marshal(body)
+	text, _ = json.Marshal(body)
 	if req.nan {
 		text = bytes.ReplaceAll(text, []byte("[0,0"), []byte("[null,0"))
 	}
-	if tail != nil {
-		length := strconv.Itoa(len(text))
-		if !s.has("binary.length-header") {
-			w.Header().Set(lengthHeader, length)
-		}
-		w.Header().Set("Content-Type", "application/octet-stream")
-		text = append(text, tail...)
-	}
-	s.packed(w, r, text)
+	return text, tail
 }
 
 // output is one output, as bytes where that was asked for.

@@ -114,11 +114,11 @@ var ways = map[string]func(t *testing.T, p peer, x *zarpa.Tensor) []byte{
 		return parse(t, x.Type, strings.TrimSuffix(strings.TrimSpace(text), "}]}"))
 	},
 	"gRPC, raw": func(t *testing.T, p peer, x *zarpa.Tensor) []byte {
-		return grpcWay(t, p.grpc, x, nil, [][]byte{raw(x)})
+		return grpcWay(t, p.grpc, x, nil)
 	},
 	"gRPC, typed": func(t *testing.T, p peer, x *zarpa.Tensor) []byte {
 		if contents := typedContents(x); contents != nil {
-			return grpcWay(t, p.grpc, x, contents, nil)
+			return grpcWay(t, p.grpc, x, contents)
 		}
 		return nil
 	},
@@ -130,10 +130,15 @@ type peer struct {
 	grpc pb.GRPCInferenceServiceClient
 }
 
-func grpcWay(t *testing.T, client pb.GRPCInferenceServiceClient, x *zarpa.Tensor, contents *pb.InferTensorContents, raw [][]byte) []byte {
+// grpcWay sends a tensor by its contents, or raw when they are nil.
+func grpcWay(t *testing.T, client pb.GRPCInferenceServiceClient, x *zarpa.Tensor, contents *pb.InferTensorContents) []byte {
 	t.Helper()
+	var bytes [][]byte
+	if contents == nil {
+		bytes = [][]byte{raw(x)}
+	}
 	out, err := client.ModelInfer(t.Context(), &pb.ModelInferRequest{
-		ModelName: "iris", RawInputContents: raw,
+		ModelName: "iris", RawInputContents: bytes,
 		Inputs: []*pb.ModelInferRequest_InferInputTensor{{Name: "x", Datatype: x.Type.String(), Shape: x.Shape, Contents: contents}},
 	})
 	if err != nil {

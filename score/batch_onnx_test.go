@@ -100,7 +100,7 @@ func TestBatchingDoesNotChangeAnswers(t *testing.T) {
 					r := rand.New(rand.NewPCG(uint64(g), 5))
 					for range 40 {
 						body := c.ask(r, 1+r.IntN(1+r.IntN(10)))
-						compare(t, r, h, body, score(alone, body))
+						compare(t, r, h, exchange{body, score(alone, body)})
 					}
 				})
 			}
@@ -116,8 +116,15 @@ func TestBatchingDoesNotChangeAnswers(t *testing.T) {
 	}
 }
 
+// exchange is a request and its answer from a server that has nothing else to do.
+type exchange struct {
+	body string
+	want *httptest.ResponseRecorder
+}
+
 // compare asks, and at random leaves or has little time.
-func compare(t *testing.T, r *rand.Rand, h http.Handler, body string, want *httptest.ResponseRecorder) {
+func compare(t *testing.T, r *rand.Rand, h http.Handler, alone exchange) {
+	body, want := alone.body, alone.want
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	req := httptest.NewRequest(http.MethodPost, "/score", strings.NewReader(body))
