@@ -7,10 +7,12 @@ import (
 	"github.com/zarpa-dev/zarpa"
 )
 
-// What the audit log calls the things of admins.
+// What the audit log calls the things that are neither endpoints nor models.
 const (
 	accessObject      = "access/"
 	environmentObject = "environment/"
+	secretObject      = "secret/"
+	imageObject       = "image/"
 	signingObject     = "signing-key"
 )
 

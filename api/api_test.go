@@ -48,6 +48,7 @@ type server struct {
 	blobs *dir.Blobs
 	// signing has the keys of scoring tokens
 	signing *api.Signing
+	box     *seal.Box
 }
 
 func newServer(t *testing.T) *server {
@@ -96,7 +97,7 @@ func startServer(t *testing.T, o api.Options) *server {
 	o.Store, o.Blobs, o.Reconciler, o.Seal, o.Signing, o.Token, o.Log = store, blobs, recon, box, signing, "secret", log
 	o.Server = zarpa.Server{Version: "test", GatewayURL: "http://gateway"}
 	o.Metrics, o.GatewayMetrics = http.NotFoundHandler(), http.NotFoundHandler()
-	s := &server{store: store, blobs: blobs, signing: signing, http: httptest.NewServer(api.New(o))}
+	s := &server{store: store, blobs: blobs, signing: signing, box: box, http: httptest.NewServer(api.New(o))}
 	t.Cleanup(func() {
 		s.http.Close()
 		if err := store.Close(); err != nil {
@@ -128,6 +129,12 @@ func (s *server) ask(t *testing.T, method, path string, body any) (int, string) 
 	if _, ok := body.([]byte); ok {
 		req.Header.Set("Content-Type", "application/x-tar")
 	}
+	return send(t, s, req)
+}
+
+// send returns status and body of the answer.
+func send(t *testing.T, s *server, req *http.Request) (int, string) {
+	t.Helper()
 	resp, err := s.http.Client().Do(req)
 	if err != nil {
 		t.Fatal(err)
@@ -233,7 +240,7 @@ func TestCallsAnswerWithCodesAndWords(t *testing.T) {
 		{"limit that is none", "GET", "/v1/operations?limit=x", nil, 400, "limit", ""},
 		{"no such operation", "GET", "/v1/operations/op-1", nil, 404, "not_found", ""},
 		{"targets", "GET", "/v1/targets", nil, 200, `"local"`, ""},
-		{"no such call", "GET", "/v2/nothing", nil, 404, "openapi.yaml", ""},
+		{"no such call", "GET", "/v3/nothing", nil, 404, "openapi.yaml", ""},
 	} {
 		code, answer := s.ask(t, c.method, c.path, c.body)
 		if code != c.code || !strings.Contains(answer, c.want) || c.not != "" && strings.Contains(answer, c.not) {

@@ -59,10 +59,9 @@ func (s *server) report(ctx context.Context, e zarpa.Endpoint) (zarpa.EndpointRe
 	if err != nil {
 		return zarpa.EndpointReport{}, err
 	}
-	base := s.Server.GatewayURL + "/endpoints/" + e.Name
 	report := zarpa.EndpointReport{
 		Endpoint: e, Effective: e.Spec.WithDefaults(), Deployments: notNil(seen),
-		URLs: zarpa.URLs{Score: base + "/score", Infer: s.Server.GatewayURL + "/v2/models/" + e.Name + "/infer", Swagger: base + "/swagger.json"},
+		URLs: s.urls(e),
 	}
 	if len(ops) > 0 {
 		report.Operation = &ops[0]
@@ -202,6 +201,9 @@ func (s *server) plan(ctx context.Context, n zarpa.Nouns, w wanted) (planned, er
 			return p, err
 		}
 	}
+	if err := s.resolveHostname(ctx, n, w.name, &spec); err != nil {
+		return p, err
+	}
 	weigh(&spec, p.was)
 	slices.SortFunc(spec.Deployments, func(a, b zarpa.DeploymentSpec) int { return cmp.Compare(a.Name, b.Name) })
 	p.next.Spec = spec
@@ -227,6 +229,9 @@ func (s *server) resolve(ctx context.Context, n zarpa.Nouns, d *zarpa.Deployment
 		d.Model, d.Models = all[0], all[1:]
 	}
 	if err := s.resolveCode(ctx, d); err != nil {
+		return err
+	}
+	if err := checkSecrets(ctx, n, *d); err != nil {
 		return err
 	}
 	if _, err := n.Targets.Get(ctx, d.Target); err != nil {

@@ -37,6 +37,9 @@ type AuditEntry = zarpa.AuditEntry
 // AuditList defines model for AuditList.
 type AuditList = []AuditEntry
 
+// CapacityReport defines model for CapacityReport.
+type CapacityReport = zarpa.CapacityReport
+
 // Change defines model for Change.
 type Change = zarpa.Change
 
@@ -192,6 +195,12 @@ type ScalingList = []Scaling
 // ScoringToken defines model for ScoringToken.
 type ScoringToken = zarpa.ScoringToken
 
+// Secret defines model for Secret.
+type Secret = zarpa.Secret
+
+// SecretList defines model for SecretList.
+type SecretList = []Secret
+
 // Server defines model for Server.
 type Server = zarpa.Server
 
@@ -207,8 +216,17 @@ type SigningKeyList = []SigningKey
 // Target defines model for Target.
 type Target = zarpa.Target
 
+// TargetInfo defines model for TargetInfo.
+type TargetInfo = zarpa.TargetInfo
+
 // TargetList defines model for TargetList.
 type TargetList = []Target
+
+// TargetSpec defines model for TargetSpec.
+type TargetSpec = zarpa.TargetSpec
+
+// TargetStatus defines model for TargetStatus.
+type TargetStatus = zarpa.TargetStatus
 
 // TokenSpec defines model for TokenSpec.
 type TokenSpec = zarpa.TokenSpec
@@ -227,7 +245,7 @@ type ModelRef = string
 
 // ListAuditParams defines parameters for ListAudit.
 type ListAuditParams struct {
-	// Object Only what was done to this endpoint (NAME), model (NAME:VERSION), or access/NAME.
+	// Object Only what was done to this endpoint (NAME), model (NAME:VERSION), secret/NAME, or access/NAME.
 	Object *string `form:"object,omitempty" json:"object,omitempty"`
 
 	// Since Not before.
@@ -312,6 +330,12 @@ type GetOperationParams struct {
 	Wait *string `form:"wait,omitempty" json:"wait,omitempty"`
 }
 
+// DeleteTargetParams defines parameters for DeleteTarget.
+type DeleteTargetParams struct {
+	// Force Also one that deployments which are being removed are on still: they are forgotten, and what runs of them is left where it is.
+	Force *bool `form:"force,omitempty" json:"force,omitempty"`
+}
+
 // CreateAccessJSONRequestBody defines body for CreateAccess for application/json ContentType.
 type CreateAccessJSONRequestBody = AccessSpec
 
@@ -335,6 +359,12 @@ type UpdateModelJSONRequestBody = ModelPatch
 
 // ConvertModelJSONRequestBody defines body for ConvertModel for application/json ContentType.
 type ConvertModelJSONRequestBody = ConversionSpec
+
+// CreateTargetJSONRequestBody defines body for CreateTarget for application/json ContentType.
+type CreateTargetJSONRequestBody = TargetSpec
+
+// UpdateTargetJSONRequestBody defines body for UpdateTarget for application/json ContentType.
+type UpdateTargetJSONRequestBody = TargetSpec
 
 // ServerInterface represents all server handlers.
 type ServerInterface interface {
@@ -446,6 +476,15 @@ type ServerInterface interface {
 	// GetOperation One operation with its phases.
 	// (GET /v1/operations/{id})
 	GetOperation(w http.ResponseWriter, r *http.Request, id string, params GetOperationParams)
+	// ListSecrets The names of secrets. Nobody reads their values back.
+	// (GET /v1/secrets)
+	ListSecrets(w http.ResponseWriter, r *http.Request)
+	// DeleteSecret Delete a secret. One that a deployment names is a conflict that says which.
+	// (DELETE /v1/secrets/{name})
+	DeleteSecret(w http.ResponseWriter, r *http.Request, name string)
+	// PutSecret Make a secret, or give it another value. The body is the value, 1 to 65536 bytes. Replicas that start later get it.
+	// (PUT /v1/secrets/{name})
+	PutSecret(w http.ResponseWriter, r *http.Request, name string)
 	// GetServer Version, addresses and engines of this server.
 	// (GET /v1/server)
 	GetServer(w http.ResponseWriter, r *http.Request)
@@ -458,9 +497,21 @@ type ServerInterface interface {
 	// ListTargets Where replicas can run.
 	// (GET /v1/targets)
 	ListTargets(w http.ResponseWriter, r *http.Request)
+	// CreateTarget Make a place known where replicas can run. It is asked whether it can be reached first.
+	// (POST /v1/targets)
+	CreateTarget(w http.ResponseWriter, r *http.Request)
+	// DeleteTarget Forget a target that no deployment is on.
+	// (DELETE /v1/targets/{name})
+	DeleteTarget(w http.ResponseWriter, r *http.Request, name string, params DeleteTargetParams)
 	// GetTarget One target.
 	// (GET /v1/targets/{name})
 	GetTarget(w http.ResponseWriter, r *http.Request, name string)
+	// UpdateTarget Change a target's options. Its kind stays.
+	// (PUT /v1/targets/{name})
+	UpdateTarget(w http.ResponseWriter, r *http.Request, name string)
+	// GetTargetStatus Whether a target can be reached, what it can run, and what it runs.
+	// (GET /v1/targets/{name}/status)
+	GetTargetStatus(w http.ResponseWriter, r *http.Request, name string)
 }
 
 // ServerInterfaceWrapper converts contexts to parameters.
@@ -1621,6 +1672,72 @@ func (siw *ServerInterfaceWrapper) GetOperation(w http.ResponseWriter, r *http.R
 	handler.ServeHTTP(w, r)
 }
 
+// ListSecrets operation middleware
+func (siw *ServerInterfaceWrapper) ListSecrets(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListSecrets(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// DeleteSecret operation middleware
+func (siw *ServerInterfaceWrapper) DeleteSecret(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "name" -------------
+	var name string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", r.PathValue("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.DeleteSecret(w, r, name)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// PutSecret operation middleware
+func (siw *ServerInterfaceWrapper) PutSecret(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "name" -------------
+	var name string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", r.PathValue("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.PutSecret(w, r, name)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // GetServer operation middleware
 func (siw *ServerInterfaceWrapper) GetServer(w http.ResponseWriter, r *http.Request) {
 
@@ -1677,6 +1794,62 @@ func (siw *ServerInterfaceWrapper) ListTargets(w http.ResponseWriter, r *http.Re
 	handler.ServeHTTP(w, r)
 }
 
+// CreateTarget operation middleware
+func (siw *ServerInterfaceWrapper) CreateTarget(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.CreateTarget(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// DeleteTarget operation middleware
+func (siw *ServerInterfaceWrapper) DeleteTarget(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "name" -------------
+	var name string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", r.PathValue("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DeleteTargetParams
+
+	// ------------- Optional query parameter "force" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "force", r.URL.Query(), &params.Force, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "force"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "force", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.DeleteTarget(w, r, name, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // GetTarget operation middleware
 func (siw *ServerInterfaceWrapper) GetTarget(w http.ResponseWriter, r *http.Request) {
 
@@ -1694,6 +1867,58 @@ func (siw *ServerInterfaceWrapper) GetTarget(w http.ResponseWriter, r *http.Requ
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetTarget(w, r, name)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// UpdateTarget operation middleware
+func (siw *ServerInterfaceWrapper) UpdateTarget(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "name" -------------
+	var name string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", r.PathValue("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.UpdateTarget(w, r, name)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetTargetStatus operation middleware
+func (siw *ServerInterfaceWrapper) GetTargetStatus(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "name" -------------
+	var name string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", r.PathValue("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetTargetStatus(w, r, name)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -1851,7 +2076,11 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/operations/{id}", wrapper.GetOperation)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/load", wrapper.GetLoad)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/targets", wrapper.ListTargets)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/targets", wrapper.CreateTarget)
+	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/v1/targets/{name}", wrapper.DeleteTarget)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/targets/{name}", wrapper.GetTarget)
+	m.HandleFunc(http.MethodPut+" "+options.BaseURL+"/v1/targets/{name}", wrapper.UpdateTarget)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/targets/{name}/status", wrapper.GetTargetStatus)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/endpoints/{name}/scaling", wrapper.GetScaling)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/environments", wrapper.ListEnvironments)
 	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/v1/environments/{id}", wrapper.DeleteEnvironment)
@@ -1863,6 +2092,9 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/accesses", wrapper.CreateAccess)
 	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/v1/accesses/{name}", wrapper.DeleteAccess)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/accesses/{name}/revoke", wrapper.RevokeAccess)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/secrets", wrapper.ListSecrets)
+	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/v1/secrets/{name}", wrapper.DeleteSecret)
+	m.HandleFunc(http.MethodPut+" "+options.BaseURL+"/v1/secrets/{name}", wrapper.PutSecret)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/audit", wrapper.ListAudit)
 
 	return m
@@ -3284,6 +3516,117 @@ func (response GetOperationdefaultJSONResponse) VisitGetOperationResponse(w http
 	return err
 }
 
+type ListSecretsRequestObject struct {
+}
+
+type ListSecretsResponseObject interface {
+	VisitListSecretsResponse(w http.ResponseWriter) error
+}
+
+type ListSecrets200JSONResponse SecretList
+
+func (response ListSecrets200JSONResponse) VisitListSecretsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListSecretsdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ListSecretsdefaultJSONResponse) VisitListSecretsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteSecretRequestObject struct {
+	Name string `json:"name"`
+}
+
+type DeleteSecretResponseObject interface {
+	VisitDeleteSecretResponse(w http.ResponseWriter) error
+}
+
+type DeleteSecret204Response struct {
+}
+
+func (response DeleteSecret204Response) VisitDeleteSecretResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type DeleteSecretdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response DeleteSecretdefaultJSONResponse) VisitDeleteSecretResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PutSecretRequestObject struct {
+	Name string `json:"name"`
+	Body io.Reader
+}
+
+type PutSecretResponseObject interface {
+	VisitPutSecretResponse(w http.ResponseWriter) error
+}
+
+type PutSecret200JSONResponse Secret
+
+func (response PutSecret200JSONResponse) VisitPutSecretResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PutSecretdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response PutSecretdefaultJSONResponse) VisitPutSecretResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type GetServerRequestObject struct {
 }
 
@@ -3436,6 +3779,79 @@ func (response ListTargetsdefaultJSONResponse) VisitListTargetsResponse(w http.R
 	return err
 }
 
+type CreateTargetRequestObject struct {
+	Body *CreateTargetJSONRequestBody
+}
+
+type CreateTargetResponseObject interface {
+	VisitCreateTargetResponse(w http.ResponseWriter) error
+}
+
+type CreateTarget201JSONResponse Target
+
+func (response CreateTarget201JSONResponse) VisitCreateTargetResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateTargetdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response CreateTargetdefaultJSONResponse) VisitCreateTargetResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteTargetRequestObject struct {
+	Name   string `json:"name"`
+	Params DeleteTargetParams
+}
+
+type DeleteTargetResponseObject interface {
+	VisitDeleteTargetResponse(w http.ResponseWriter) error
+}
+
+type DeleteTarget204Response struct {
+}
+
+func (response DeleteTarget204Response) VisitDeleteTargetResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type DeleteTargetdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response DeleteTargetdefaultJSONResponse) VisitDeleteTargetResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type GetTargetRequestObject struct {
 	Name string `json:"name"`
 }
@@ -3464,6 +3880,85 @@ type GetTargetdefaultJSONResponse struct {
 }
 
 func (response GetTargetdefaultJSONResponse) VisitGetTargetResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateTargetRequestObject struct {
+	Name string `json:"name"`
+	Body *UpdateTargetJSONRequestBody
+}
+
+type UpdateTargetResponseObject interface {
+	VisitUpdateTargetResponse(w http.ResponseWriter) error
+}
+
+type UpdateTarget200JSONResponse Target
+
+func (response UpdateTarget200JSONResponse) VisitUpdateTargetResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateTargetdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response UpdateTargetdefaultJSONResponse) VisitUpdateTargetResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetTargetStatusRequestObject struct {
+	Name string `json:"name"`
+}
+
+type GetTargetStatusResponseObject interface {
+	VisitGetTargetStatusResponse(w http.ResponseWriter) error
+}
+
+type GetTargetStatus200JSONResponse TargetStatus
+
+func (response GetTargetStatus200JSONResponse) VisitGetTargetStatusResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetTargetStatusdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response GetTargetStatusdefaultJSONResponse) VisitGetTargetStatusResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -3585,6 +4080,15 @@ type StrictServerInterface interface {
 	// GetOperation One operation with its phases.
 	// (GET /v1/operations/{id})
 	GetOperation(ctx context.Context, request GetOperationRequestObject) (GetOperationResponseObject, error)
+	// ListSecrets The names of secrets. Nobody reads their values back.
+	// (GET /v1/secrets)
+	ListSecrets(ctx context.Context, request ListSecretsRequestObject) (ListSecretsResponseObject, error)
+	// DeleteSecret Delete a secret. One that a deployment names is a conflict that says which.
+	// (DELETE /v1/secrets/{name})
+	DeleteSecret(ctx context.Context, request DeleteSecretRequestObject) (DeleteSecretResponseObject, error)
+	// PutSecret Make a secret, or give it another value. The body is the value, 1 to 65536 bytes. Replicas that start later get it.
+	// (PUT /v1/secrets/{name})
+	PutSecret(ctx context.Context, request PutSecretRequestObject) (PutSecretResponseObject, error)
 	// GetServer Version, addresses and engines of this server.
 	// (GET /v1/server)
 	GetServer(ctx context.Context, request GetServerRequestObject) (GetServerResponseObject, error)
@@ -3597,9 +4101,21 @@ type StrictServerInterface interface {
 	// ListTargets Where replicas can run.
 	// (GET /v1/targets)
 	ListTargets(ctx context.Context, request ListTargetsRequestObject) (ListTargetsResponseObject, error)
+	// CreateTarget Make a place known where replicas can run. It is asked whether it can be reached first.
+	// (POST /v1/targets)
+	CreateTarget(ctx context.Context, request CreateTargetRequestObject) (CreateTargetResponseObject, error)
+	// DeleteTarget Forget a target that no deployment is on.
+	// (DELETE /v1/targets/{name})
+	DeleteTarget(ctx context.Context, request DeleteTargetRequestObject) (DeleteTargetResponseObject, error)
 	// GetTarget One target.
 	// (GET /v1/targets/{name})
 	GetTarget(ctx context.Context, request GetTargetRequestObject) (GetTargetResponseObject, error)
+	// UpdateTarget Change a target's options. Its kind stays.
+	// (PUT /v1/targets/{name})
+	UpdateTarget(ctx context.Context, request UpdateTargetRequestObject) (UpdateTargetResponseObject, error)
+	// GetTargetStatus Whether a target can be reached, what it can run, and what it runs.
+	// (GET /v1/targets/{name}/status)
+	GetTargetStatus(ctx context.Context, request GetTargetStatusRequestObject) (GetTargetStatusResponseObject, error)
 }
 
 type StrictHandlerFunc func(ctx context.Context, w http.ResponseWriter, r *http.Request, request any) (any, error)
@@ -4629,6 +5145,84 @@ func (sh *strictHandler) GetOperation(w http.ResponseWriter, r *http.Request, id
 	}
 }
 
+// ListSecrets operation middleware
+func (sh *strictHandler) ListSecrets(w http.ResponseWriter, r *http.Request) {
+	var request ListSecretsRequestObject
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListSecrets(ctx, request.(ListSecretsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListSecrets")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListSecretsResponseObject); ok {
+		if err := validResponse.VisitListSecretsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// DeleteSecret operation middleware
+func (sh *strictHandler) DeleteSecret(w http.ResponseWriter, r *http.Request, name string) {
+	var request DeleteSecretRequestObject
+
+	request.Name = name
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteSecret(ctx, request.(DeleteSecretRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteSecret")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(DeleteSecretResponseObject); ok {
+		if err := validResponse.VisitDeleteSecretResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// PutSecret operation middleware
+func (sh *strictHandler) PutSecret(w http.ResponseWriter, r *http.Request, name string) {
+	var request PutSecretRequestObject
+
+	request.Name = name
+
+	request.Body = r.Body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.PutSecret(ctx, request.(PutSecretRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "PutSecret")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(PutSecretResponseObject); ok {
+		if err := validResponse.VisitPutSecretResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // GetServer operation middleware
 func (sh *strictHandler) GetServer(w http.ResponseWriter, r *http.Request) {
 	var request GetServerRequestObject
@@ -4725,6 +5319,64 @@ func (sh *strictHandler) ListTargets(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// CreateTarget operation middleware
+func (sh *strictHandler) CreateTarget(w http.ResponseWriter, r *http.Request) {
+	var request CreateTargetRequestObject
+
+	var body CreateTargetJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.CreateTarget(ctx, request.(CreateTargetRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreateTarget")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(CreateTargetResponseObject); ok {
+		if err := validResponse.VisitCreateTargetResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// DeleteTarget operation middleware
+func (sh *strictHandler) DeleteTarget(w http.ResponseWriter, r *http.Request, name string, params DeleteTargetParams) {
+	var request DeleteTargetRequestObject
+
+	request.Name = name
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteTarget(ctx, request.(DeleteTargetRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteTarget")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(DeleteTargetResponseObject); ok {
+		if err := validResponse.VisitDeleteTargetResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // GetTarget operation middleware
 func (sh *strictHandler) GetTarget(w http.ResponseWriter, r *http.Request, name string) {
 	var request GetTargetRequestObject
@@ -4744,6 +5396,65 @@ func (sh *strictHandler) GetTarget(w http.ResponseWriter, r *http.Request, name 
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(GetTargetResponseObject); ok {
 		if err := validResponse.VisitGetTargetResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// UpdateTarget operation middleware
+func (sh *strictHandler) UpdateTarget(w http.ResponseWriter, r *http.Request, name string) {
+	var request UpdateTargetRequestObject
+
+	request.Name = name
+
+	var body UpdateTargetJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.UpdateTarget(ctx, request.(UpdateTargetRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "UpdateTarget")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(UpdateTargetResponseObject); ok {
+		if err := validResponse.VisitUpdateTargetResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetTargetStatus operation middleware
+func (sh *strictHandler) GetTargetStatus(w http.ResponseWriter, r *http.Request, name string) {
+	var request GetTargetStatusRequestObject
+
+	request.Name = name
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetTargetStatus(ctx, request.(GetTargetStatusRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetTargetStatus")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetTargetStatusResponseObject); ok {
+		if err := validResponse.VisitGetTargetStatusResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

@@ -63,11 +63,21 @@ func (s *server) authenticate(next http.Handler) http.Handler {
 
 // identify finds out who calls: by the server's own token, a named one, or that of an issuer. Digests
 // are compared, all of them, so that neither time nor length tells anything.
-func (s *server) identify(r *http.Request) (caller, error) {
-	c := caller{address: addressOf(r)}
+func (s *server) identify(r *http.Request) (caller, error) { return s.identifyBy(r, bearerOf(r)) }
+
+// bearerOf is the token of a call; "" for none.
+func bearerOf(r *http.Request) string {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	token = strings.TrimSpace(token)
-	if !strings.EqualFold(scheme, "Bearer") || token == "" {
+	if !strings.EqualFold(scheme, "Bearer") {
+		return ""
+	}
+	return strings.TrimSpace(token)
+}
+
+// identifyBy is identify for who carries the token in a way of his own.
+func (s *server) identifyBy(r *http.Request, token string) (caller, error) {
+	c := caller{address: addressOf(r)}
+	if token == "" {
 		return c, noToken()
 	}
 	want, got := sha256.Sum256([]byte(s.Token)), sha256.Sum256([]byte(token))

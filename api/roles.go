@@ -53,7 +53,11 @@ func permits() map[string]permit {
 		"GET /v1/operations":                                   {viewer, "operation.list"},
 		"GET /v1/operations/{id}":                              {viewer, "operation.read"},
 		"GET /v1/targets":                                      {viewer, "target.list"},
+		"POST /v1/targets":                                     {admin, "target.create"},
 		"GET /v1/targets/{name}":                               {viewer, "target.read"},
+		"PUT /v1/targets/{name}":                               {admin, "target.update"},
+		"DELETE /v1/targets/{name}":                            {admin, "target.delete"},
+		"GET /v1/targets/{name}/status":                        {viewer, "target.read"},
 		"GET /v1/environments":                                 {viewer, "environment.list"},
 		"GET /v1/environments/{id}":                            {viewer, "environment.read"},
 		"DELETE /v1/environments/{id}":                         {deployer, "environment.delete"},
@@ -62,6 +66,9 @@ func permits() map[string]permit {
 		"POST /v1/accesses":                                    {admin, "access.create"},
 		"POST /v1/accesses/{name}/revoke":                      {admin, "access.revoke"},
 		"DELETE /v1/accesses/{name}":                           {admin, "access.delete"},
+		"GET /v1/secrets":                                      {viewer, "secret.list"},
+		"PUT /v1/secrets/{name}":                               {deployer, "secret.set"},
+		"DELETE /v1/secrets/{name}":                            {deployer, "secret.delete"},
 		"GET /v1/audit":                                        {deployer, "audit.read"},
 	}
 }
@@ -83,12 +90,14 @@ func (s *server) authorize(mux *http.ServeMux, next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		err := zarpa.Errorf(zarpa.Denied, "%s needs the role %s, and %q has %s", p.action, p.need, c.name, cmp.Or(c.role, "none")).
+		err := zarpa.Errorf(zarpa.Denied, "%s needs the role %s, and %q has %s", p.action, p.need, c.name, orNone(c.role)).
 			WithHint("ask an admin for a token with that role: zarpa access create NAME --role %s; the roles of an issuer's tokens are given by --oidc-roles", p.need)
 		s.refused(r.Context(), p.action, objectOf(pattern, r.URL.Path), err)
 		httpx.WriteError(w, r, httpx.API, err)
 	})
 }
+
+func orNone(r zarpa.Role) zarpa.Role { return cmp.Or(r, "none") }
 
 // objectOf is what a call is about: the part of its path that its pattern names.
 func objectOf(pattern, path string) string {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/zarpa-dev/zarpa"
@@ -30,6 +31,9 @@ type Options struct {
 	Signing *Signing
 	// Server is what GET /v1/server answers.
 	Server zarpa.Server
+	// DNSSuffix follows hostnames of endpoints that are a single label: iris becomes iris.SUFFIX. Empty
+	// leaves them as they are.
+	DNSSuffix string
 	// CertificateEnds is when the certificate in use does; nil for none.
 	CertificateEnds func() time.Time
 	// Convert brings a model into ONNX and registers the result.
@@ -40,8 +44,12 @@ type Options struct {
 	Conversions int
 	// Environments are the Python environments of this machine.
 	Environments environments
+	// Targets opens the drivers of targets that users add; nil for none.
+	Targets targets
 	// Metrics answers GET /metrics, GatewayMetrics GET /metrics/gateway, both in Prometheus's format.
 	Metrics, GatewayMetrics http.Handler
+	// Registry answers /v2/, for callers whose token and role allow it; nil for none.
+	Registry http.Handler
 	// Load tells what the gateway counts.
 	Load zarpa.Loader
 	// RolloutChanged is told of an endpoint whose rollout began or was steered; nil for nobody.
@@ -64,6 +72,7 @@ type server struct {
 	// conversions has an element for each that is under way.
 	conversions chan struct{}
 	accesses    accessTable
+	targeting   sync.Mutex // orders changes of targets
 	refusals    refusals
 }
 
@@ -104,7 +113,22 @@ func New(o Options) http.Handler {
 	chain = s.strictJSON(chain)
 	chain = s.authorize(mux, chain)
 	chain = s.authenticate(chain)
-	return httpx.RequestID(httpx.API, s.Log, httpx.Recover(httpx.API, chain))
+	return httpx.RequestID(httpx.API, s.Log, httpx.Recover(httpx.API, s.besideRegistry(chain)))
+}
+
+// besideRegistry sends what is a registry's to it.
+func (s *server) besideRegistry(chain http.Handler) http.Handler {
+	guarded := http.Handler(http.HandlerFunc(noRegistry))
+	if s.Registry != nil {
+		guarded = s.guardRegistry(s.Registry)
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/v2/") || r.URL.Path == "/v2" {
+			guarded.ServeHTTP(w, r)
+			return
+		}
+		chain.ServeHTTP(w, r)
+	})
 }
 
 // sending notes whether an answer has begun, and sends logs at once: they are followed as they

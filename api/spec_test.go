@@ -46,6 +46,7 @@ func TestSchemasAreTheNouns(t *testing.T) {
 		"DeploymentSpec": zarpa.DeploymentSpec{}, "EndpointSpec": zarpa.EndpointSpec{}, "Endpoint": zarpa.Endpoint{},
 		"Exit": zarpa.Exit{}, "Replica": zarpa.Replica{}, "DeploymentStatus": zarpa.DeploymentStatus{}, "Handle": zarpa.Handle{},
 		"Observed": zarpa.Observed{}, "Phase": zarpa.Phase{}, "Operation": zarpa.Operation{}, "Target": zarpa.Target{},
+		"TargetSpec": zarpa.TargetSpec{}, "TargetInfo": zarpa.TargetInfo{}, "CapacityReport": zarpa.CapacityReport{}, "TargetStatus": zarpa.TargetStatus{},
 		"EndpointReport": zarpa.EndpointReport{}, "URLs": zarpa.URLs{}, "KeyPair": zarpa.KeyPair{},
 		"Registration": zarpa.Registration{}, "ModelPatch": zarpa.ModelPatch{}, "Change": zarpa.Change{},
 		"ChangeSet": zarpa.ChangeSet{}, "Server": zarpa.Server{}, "Environment": zarpa.Environment{}, "EnvironmentSpec": zarpa.EnvironmentSpec{},
@@ -54,7 +55,7 @@ func TestSchemasAreTheNouns(t *testing.T) {
 		"ScaleSpec": zarpa.ScaleSpec{}, "ScaleSchedule": zarpa.ScaleSchedule{}, "Scaling": zarpa.Scaling{},
 		"ScaleDecision": zarpa.ScaleDecision{}, "ScaleInputs": zarpa.ScaleInputs{}, "ColdStart": zarpa.ColdStart{},
 		"RolloutSpec": zarpa.RolloutSpec{}, "Rollout": zarpa.Rollout{}, "RolloutSample": zarpa.RolloutSample{},
-		"Judgement": zarpa.Judgement{}, "Gate": zarpa.Gate{}, "Access": zarpa.Access{}, "AuditEntry": zarpa.AuditEntry{},
+		"Judgement": zarpa.Judgement{}, "Gate": zarpa.Gate{}, "Access": zarpa.Access{}, "Secret": zarpa.Secret{}, "AuditEntry": zarpa.AuditEntry{},
 		"AccessSpec": zarpa.AccessSpec{}, "AccessGrant": zarpa.AccessGrant{}, "TokenSpec": zarpa.TokenSpec{}, "KeySpec": zarpa.KeySpec{},
 		"SigningKey": zarpa.SigningKey{}, "ScoringToken": zarpa.ScoringToken{}, "Load": zarpa.Load{}, "DeploymentLoad": zarpa.DeploymentLoad{},
 	}

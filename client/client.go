@@ -283,6 +283,37 @@ func (c *Client) GetTarget(ctx context.Context, name string) (zarpa.Target, erro
 	return read[zarpa.Target](c, func() (*http.Response, error) { return c.wire.GetTarget(ctx, name) })
 }
 
+// GetTargetStatus asks a target.
+func (c *Client) GetTargetStatus(ctx context.Context, name string) (zarpa.TargetStatus, error) {
+	return read[zarpa.TargetStatus](c, func() (*http.Response, error) { return c.wire.GetTargetStatus(ctx, name) })
+}
+
+// CreateTarget makes a new target known.
+func (c *Client) CreateTarget(ctx context.Context, spec zarpa.TargetSpec) (zarpa.Target, error) {
+	return read[zarpa.Target](c, func() (*http.Response, error) { return c.wire.CreateTarget(ctx, spec) })
+}
+
+// UpdateTarget changes a target's options.
+func (c *Client) UpdateTarget(ctx context.Context, spec zarpa.TargetSpec) (zarpa.Target, error) {
+	return read[zarpa.Target](c, func() (*http.Response, error) { return c.wire.UpdateTarget(ctx, spec.Name, spec) })
+}
+
+// DeleteTarget forgets a target that nothing is on.
+func (c *Client) DeleteTarget(ctx context.Context, name string) error {
+	_, err := read[struct{}](c, func() (*http.Response, error) { return c.wire.DeleteTarget(ctx, name, &DeleteTargetParams{}) })
+	return err
+}
+
+// AbandonTarget forgets a target that is gone for good, with the deployments that are being removed from it; what
+// runs of them is left where it is.
+func (c *Client) AbandonTarget(ctx context.Context, name string) error {
+	force := true
+	_, err := read[struct{}](c, func() (*http.Response, error) {
+		return c.wire.DeleteTarget(ctx, name, &DeleteTargetParams{Force: &force})
+	})
+	return err
+}
+
 // ListEnvironments lists the Python environments of the server's machine.
 func (c *Client) ListEnvironments(ctx context.Context) ([]zarpa.Environment, error) {
 	return read[[]zarpa.Environment](c, func() (*http.Response, error) { return c.wire.ListEnvironments(ctx) })

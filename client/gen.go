@@ -36,6 +36,9 @@ type AuditEntry = zarpa.AuditEntry
 // AuditList defines model for AuditList.
 type AuditList = []AuditEntry
 
+// CapacityReport defines model for CapacityReport.
+type CapacityReport = zarpa.CapacityReport
+
 // Change defines model for Change.
 type Change = zarpa.Change
 
@@ -191,6 +194,12 @@ type ScalingList = []Scaling
 // ScoringToken defines model for ScoringToken.
 type ScoringToken = zarpa.ScoringToken
 
+// Secret defines model for Secret.
+type Secret = zarpa.Secret
+
+// SecretList defines model for SecretList.
+type SecretList = []Secret
+
 // Server defines model for Server.
 type Server = zarpa.Server
 
@@ -206,8 +215,17 @@ type SigningKeyList = []SigningKey
 // Target defines model for Target.
 type Target = zarpa.Target
 
+// TargetInfo defines model for TargetInfo.
+type TargetInfo = zarpa.TargetInfo
+
 // TargetList defines model for TargetList.
 type TargetList = []Target
+
+// TargetSpec defines model for TargetSpec.
+type TargetSpec = zarpa.TargetSpec
+
+// TargetStatus defines model for TargetStatus.
+type TargetStatus = zarpa.TargetStatus
 
 // TokenSpec defines model for TokenSpec.
 type TokenSpec = zarpa.TokenSpec
@@ -226,7 +244,7 @@ type ModelRef = string
 
 // ListAuditParams defines parameters for ListAudit.
 type ListAuditParams struct {
-	// Object Only what was done to this endpoint (NAME), model (NAME:VERSION), or access/NAME.
+	// Object Only what was done to this endpoint (NAME), model (NAME:VERSION), secret/NAME, or access/NAME.
 	Object *string `form:"object,omitempty" json:"object,omitempty"`
 
 	// Since Not before.
@@ -311,6 +329,12 @@ type GetOperationParams struct {
 	Wait *string `form:"wait,omitempty" json:"wait,omitempty"`
 }
 
+// DeleteTargetParams defines parameters for DeleteTarget.
+type DeleteTargetParams struct {
+	// Force Also one that deployments which are being removed are on still: they are forgotten, and what runs of them is left where it is.
+	Force *bool `form:"force,omitempty" json:"force,omitempty"`
+}
+
 // CreateAccessJSONRequestBody defines body for CreateAccess for application/json ContentType.
 type CreateAccessJSONRequestBody = AccessSpec
 
@@ -334,6 +358,12 @@ type UpdateModelJSONRequestBody = ModelPatch
 
 // ConvertModelJSONRequestBody defines body for ConvertModel for application/json ContentType.
 type ConvertModelJSONRequestBody = ConversionSpec
+
+// CreateTargetJSONRequestBody defines body for CreateTarget for application/json ContentType.
+type CreateTargetJSONRequestBody = TargetSpec
+
+// UpdateTargetJSONRequestBody defines body for UpdateTarget for application/json ContentType.
+type UpdateTargetJSONRequestBody = TargetSpec
 
 // RequestEditorFn is the function signature for the RequestEditor callback function
 type RequestEditorFn func(ctx context.Context, req *http.Request) error
@@ -663,6 +693,23 @@ type ClientInterface interface {
 	// Corresponds with GET /v1/operations/{id} (the `GetOperation` operationId).
 	GetOperation(ctx context.Context, id string, params *GetOperationParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListSecrets The names of secrets. Nobody reads their values back.
+	//
+	// Corresponds with GET /v1/secrets (the `ListSecrets` operationId).
+	ListSecrets(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteSecret Delete a secret. One that a deployment names is a conflict that says which.
+	//
+	// Corresponds with DELETE /v1/secrets/{name} (the `DeleteSecret` operationId).
+	DeleteSecret(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PutSecretWithBody Make a secret, or give it another value. The body is the value, 1 to 65536 bytes. Replicas that start later get it.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /v1/secrets/{name} (the `PutSecret` operationId).
+	PutSecretWithBody(ctx context.Context, name string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetServer Version, addresses and engines of this server.
 	//
 	// Corresponds with GET /v1/server (the `GetServer` operationId).
@@ -683,10 +730,48 @@ type ClientInterface interface {
 	// Corresponds with GET /v1/targets (the `ListTargets` operationId).
 	ListTargets(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// CreateTargetWithBody Make a place known where replicas can run. It is asked whether it can be reached first.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/targets (the `CreateTarget` operationId).
+	CreateTargetWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateTarget Make a place known where replicas can run. It is asked whether it can be reached first.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/targets (the `CreateTarget` operationId).
+	CreateTarget(ctx context.Context, body CreateTargetJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteTarget Forget a target that no deployment is on.
+	//
+	// Corresponds with DELETE /v1/targets/{name} (the `DeleteTarget` operationId).
+	DeleteTarget(ctx context.Context, name string, params *DeleteTargetParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetTarget One target.
 	//
 	// Corresponds with GET /v1/targets/{name} (the `GetTarget` operationId).
 	GetTarget(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdateTargetWithBody Change a target's options. Its kind stays.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /v1/targets/{name} (the `UpdateTarget` operationId).
+	UpdateTargetWithBody(ctx context.Context, name string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdateTarget Change a target's options. Its kind stays.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /v1/targets/{name} (the `UpdateTarget` operationId).
+	UpdateTarget(ctx context.Context, name string, body UpdateTargetJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetTargetStatus Whether a target can be reached, what it can run, and what it runs.
+	//
+	// Corresponds with GET /v1/targets/{name}/status (the `GetTargetStatus` operationId).
+	GetTargetStatus(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error)
 }
 
 // GetHealth Whether the control plane answers.
@@ -1383,6 +1468,53 @@ func (c *wire) GetOperation(ctx context.Context, id string, params *GetOperation
 	return c.Client.Do(req)
 }
 
+// ListSecrets The names of secrets. Nobody reads their values back.
+//
+// Corresponds with GET /v1/secrets (the `ListSecrets` operationId).
+func (c *wire) ListSecrets(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListSecretsRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteSecret Delete a secret. One that a deployment names is a conflict that says which.
+//
+// Corresponds with DELETE /v1/secrets/{name} (the `DeleteSecret` operationId).
+func (c *wire) DeleteSecret(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteSecretRequest(c.Server, name)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PutSecretWithBody Make a secret, or give it another value. The body is the value, 1 to 65536 bytes. Replicas that start later get it.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /v1/secrets/{name} (the `PutSecret` operationId).
+func (c *wire) PutSecretWithBody(ctx context.Context, name string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPutSecretRequestWithBody(c.Server, name, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // GetServer Version, addresses and engines of this server.
 //
 // Corresponds with GET /v1/server (the `GetServer` operationId).
@@ -1443,11 +1575,109 @@ func (c *wire) ListTargets(ctx context.Context, reqEditors ...RequestEditorFn) (
 	return c.Client.Do(req)
 }
 
+// CreateTargetWithBody Make a place known where replicas can run. It is asked whether it can be reached first.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/targets (the `CreateTarget` operationId).
+func (c *wire) CreateTargetWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateTargetRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateTarget Make a place known where replicas can run. It is asked whether it can be reached first.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/targets (the `CreateTarget` operationId).
+func (c *wire) CreateTarget(ctx context.Context, body CreateTargetJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateTargetRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteTarget Forget a target that no deployment is on.
+//
+// Corresponds with DELETE /v1/targets/{name} (the `DeleteTarget` operationId).
+func (c *wire) DeleteTarget(ctx context.Context, name string, params *DeleteTargetParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteTargetRequest(c.Server, name, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // GetTarget One target.
 //
 // Corresponds with GET /v1/targets/{name} (the `GetTarget` operationId).
 func (c *wire) GetTarget(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetTargetRequest(c.Server, name)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdateTargetWithBody Change a target's options. Its kind stays.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /v1/targets/{name} (the `UpdateTarget` operationId).
+func (c *wire) UpdateTargetWithBody(ctx context.Context, name string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateTargetRequestWithBody(c.Server, name, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdateTarget Change a target's options. Its kind stays.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /v1/targets/{name} (the `UpdateTarget` operationId).
+func (c *wire) UpdateTarget(ctx context.Context, name string, body UpdateTargetJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateTargetRequest(c.Server, name, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetTargetStatus Whether a target can be reached, what it can run, and what it runs.
+//
+// Corresponds with GET /v1/targets/{name}/status (the `GetTargetStatus` operationId).
+func (c *wire) GetTargetStatus(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetTargetStatusRequest(c.Server, name)
 	if err != nil {
 		return nil, err
 	}
@@ -3111,6 +3341,103 @@ func NewGetOperationRequest(server string, id string, params *GetOperationParams
 	return req, nil
 }
 
+// NewListSecretsRequest constructs an http.Request for the ListSecrets method
+func NewListSecretsRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/secrets")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewDeleteSecretRequest constructs an http.Request for the DeleteSecret method
+func NewDeleteSecretRequest(server string, name string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/secrets/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewPutSecretRequestWithBody constructs an http.Request for the PutSecret method, with any body, and a specified content type
+func NewPutSecretRequestWithBody(server string, name string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/secrets/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewGetServerRequest constructs an http.Request for the GetServer method
 func NewGetServerRequest(server string) (*http.Request, error) {
 	var err error
@@ -3219,6 +3546,107 @@ func NewListTargetsRequest(server string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewCreateTargetRequest calls the generic CreateTarget builder with application/json body
+func NewCreateTargetRequest(server string, body CreateTargetJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateTargetRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewCreateTargetRequestWithBody constructs an http.Request for the CreateTarget method, with any body, and a specified content type
+func NewCreateTargetRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/targets")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewDeleteTargetRequest constructs an http.Request for the DeleteTarget method
+func NewDeleteTargetRequest(server string, name string, params *DeleteTargetParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/targets/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Force != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "force", *params.Force, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewGetTargetRequest constructs an http.Request for the GetTarget method
 func NewGetTargetRequest(server string, name string) (*http.Request, error) {
 	var err error
@@ -3236,6 +3664,87 @@ func NewGetTargetRequest(server string, name string) (*http.Request, error) {
 	}
 
 	operationPath := fmt.Sprintf("/v1/targets/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewUpdateTargetRequest calls the generic UpdateTarget builder with application/json body
+func NewUpdateTargetRequest(server string, name string, body UpdateTargetJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewUpdateTargetRequestWithBody(server, name, "application/json", bodyReader)
+}
+
+// NewUpdateTargetRequestWithBody constructs an http.Request for the UpdateTarget method, with any body, and a specified content type
+func NewUpdateTargetRequestWithBody(server string, name string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/targets/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewGetTargetStatusRequest constructs an http.Request for the GetTargetStatus method
+func NewGetTargetStatusRequest(server string, name string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/targets/%s/status", pathParam0)
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -3605,6 +4114,27 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /v1/operations/{id} (the `GetOperation` operationId).
 	GetOperationWithResponse(ctx context.Context, id string, params *GetOperationParams, reqEditors ...RequestEditorFn) (*GetOperationAnswer, error)
 
+	// ListSecretsWithResponse The names of secrets. Nobody reads their values back.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/secrets (the `ListSecrets` operationId).
+	ListSecretsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListSecretsAnswer, error)
+
+	// DeleteSecretWithResponse Delete a secret. One that a deployment names is a conflict that says which.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /v1/secrets/{name} (the `DeleteSecret` operationId).
+	DeleteSecretWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*DeleteSecretAnswer, error)
+
+	// PutSecretWithBodyWithResponse Make a secret, or give it another value. The body is the value, 1 to 65536 bytes. Replicas that start later get it.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /v1/secrets/{name} (the `PutSecret` operationId).
+	PutSecretWithBodyWithResponse(ctx context.Context, name string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutSecretAnswer, error)
+
 	// GetServerWithResponse Version, addresses and engines of this server.
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -3633,12 +4163,54 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /v1/targets (the `ListTargets` operationId).
 	ListTargetsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListTargetsAnswer, error)
 
+	// CreateTargetWithBodyWithResponse Make a place known where replicas can run. It is asked whether it can be reached first.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/targets (the `CreateTarget` operationId).
+	CreateTargetWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateTargetAnswer, error)
+
+	// CreateTargetWithResponse Make a place known where replicas can run. It is asked whether it can be reached first.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/targets (the `CreateTarget` operationId).
+	CreateTargetWithResponse(ctx context.Context, body CreateTargetJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateTargetAnswer, error)
+
+	// DeleteTargetWithResponse Forget a target that no deployment is on.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /v1/targets/{name} (the `DeleteTarget` operationId).
+	DeleteTargetWithResponse(ctx context.Context, name string, params *DeleteTargetParams, reqEditors ...RequestEditorFn) (*DeleteTargetAnswer, error)
+
 	// GetTargetWithResponse One target.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/targets/{name} (the `GetTarget` operationId).
 	GetTargetWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*GetTargetAnswer, error)
+
+	// UpdateTargetWithBodyWithResponse Change a target's options. Its kind stays.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /v1/targets/{name} (the `UpdateTarget` operationId).
+	UpdateTargetWithBodyWithResponse(ctx context.Context, name string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateTargetAnswer, error)
+
+	// UpdateTargetWithResponse Change a target's options. Its kind stays.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /v1/targets/{name} (the `UpdateTarget` operationId).
+	UpdateTargetWithResponse(ctx context.Context, name string, body UpdateTargetJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateTargetAnswer, error)
+
+	// GetTargetStatusWithResponse Whether a target can be reached, what it can run, and what it runs.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/targets/{name}/status (the `GetTargetStatus` operationId).
+	GetTargetStatusWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*GetTargetStatusAnswer, error)
 }
 
 type GetHealthAnswer struct {
@@ -5299,6 +5871,143 @@ func (r GetOperationAnswer) ContentType() string {
 	return ""
 }
 
+type ListSecretsAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SecretList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListSecretsAnswer) GetJSON200() *SecretList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListSecretsAnswer) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListSecretsAnswer) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListSecretsAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListSecretsAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListSecretsAnswer) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DeleteSecretAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r DeleteSecretAnswer) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DeleteSecretAnswer) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeleteSecretAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeleteSecretAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeleteSecretAnswer) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type PutSecretAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Secret
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r PutSecretAnswer) GetJSON200() *Secret {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r PutSecretAnswer) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r PutSecretAnswer) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r PutSecretAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r PutSecretAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r PutSecretAnswer) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type GetServerAnswer struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -5491,6 +6200,95 @@ func (r ListTargetsAnswer) ContentType() string {
 	return ""
 }
 
+type CreateTargetAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Target
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r CreateTargetAnswer) GetJSON201() *Target {
+	return r.JSON201
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r CreateTargetAnswer) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CreateTargetAnswer) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateTargetAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateTargetAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateTargetAnswer) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DeleteTargetAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r DeleteTargetAnswer) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DeleteTargetAnswer) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeleteTargetAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeleteTargetAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeleteTargetAnswer) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type GetTargetAnswer struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -5533,6 +6331,102 @@ func (r GetTargetAnswer) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetTargetAnswer) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type UpdateTargetAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Target
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r UpdateTargetAnswer) GetJSON200() *Target {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r UpdateTargetAnswer) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r UpdateTargetAnswer) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r UpdateTargetAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r UpdateTargetAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r UpdateTargetAnswer) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetTargetStatusAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *TargetStatus
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetTargetStatusAnswer) GetJSON200() *TargetStatus {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetTargetStatusAnswer) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetTargetStatusAnswer) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetTargetStatusAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetTargetStatusAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetTargetStatusAnswer) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -6111,6 +7005,45 @@ func (c *ClientWithResponses) GetOperationWithResponse(ctx context.Context, id s
 	return ParseGetOperationAnswer(rsp)
 }
 
+// ListSecretsWithResponse The names of secrets. Nobody reads their values back.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/secrets (the `ListSecrets` operationId).
+func (c *ClientWithResponses) ListSecretsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListSecretsAnswer, error) {
+	rsp, err := c.ListSecrets(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListSecretsAnswer(rsp)
+}
+
+// DeleteSecretWithResponse Delete a secret. One that a deployment names is a conflict that says which.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /v1/secrets/{name} (the `DeleteSecret` operationId).
+func (c *ClientWithResponses) DeleteSecretWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*DeleteSecretAnswer, error) {
+	rsp, err := c.DeleteSecret(ctx, name, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeleteSecretAnswer(rsp)
+}
+
+// PutSecretWithBodyWithResponse Make a secret, or give it another value. The body is the value, 1 to 65536 bytes. Replicas that start later get it.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /v1/secrets/{name} (the `PutSecret` operationId).
+func (c *ClientWithResponses) PutSecretWithBodyWithResponse(ctx context.Context, name string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutSecretAnswer, error) {
+	rsp, err := c.PutSecretWithBody(ctx, name, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePutSecretAnswer(rsp)
+}
+
 // GetServerWithResponse Version, addresses and engines of this server.
 //
 // Returns a wrapper object for the known response body format(s).
@@ -6163,6 +7096,45 @@ func (c *ClientWithResponses) ListTargetsWithResponse(ctx context.Context, reqEd
 	return ParseListTargetsAnswer(rsp)
 }
 
+// CreateTargetWithBodyWithResponse Make a place known where replicas can run. It is asked whether it can be reached first.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/targets (the `CreateTarget` operationId).
+func (c *ClientWithResponses) CreateTargetWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateTargetAnswer, error) {
+	rsp, err := c.CreateTargetWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateTargetAnswer(rsp)
+}
+
+// CreateTargetWithResponse Make a place known where replicas can run. It is asked whether it can be reached first.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/targets (the `CreateTarget` operationId).
+func (c *ClientWithResponses) CreateTargetWithResponse(ctx context.Context, body CreateTargetJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateTargetAnswer, error) {
+	rsp, err := c.CreateTarget(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateTargetAnswer(rsp)
+}
+
+// DeleteTargetWithResponse Forget a target that no deployment is on.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /v1/targets/{name} (the `DeleteTarget` operationId).
+func (c *ClientWithResponses) DeleteTargetWithResponse(ctx context.Context, name string, params *DeleteTargetParams, reqEditors ...RequestEditorFn) (*DeleteTargetAnswer, error) {
+	rsp, err := c.DeleteTarget(ctx, name, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeleteTargetAnswer(rsp)
+}
+
 // GetTargetWithResponse One target.
 //
 // Returns a wrapper object for the known response body format(s).
@@ -6174,6 +7146,45 @@ func (c *ClientWithResponses) GetTargetWithResponse(ctx context.Context, name st
 		return nil, err
 	}
 	return ParseGetTargetAnswer(rsp)
+}
+
+// UpdateTargetWithBodyWithResponse Change a target's options. Its kind stays.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /v1/targets/{name} (the `UpdateTarget` operationId).
+func (c *ClientWithResponses) UpdateTargetWithBodyWithResponse(ctx context.Context, name string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateTargetAnswer, error) {
+	rsp, err := c.UpdateTargetWithBody(ctx, name, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpdateTargetAnswer(rsp)
+}
+
+// UpdateTargetWithResponse Change a target's options. Its kind stays.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /v1/targets/{name} (the `UpdateTarget` operationId).
+func (c *ClientWithResponses) UpdateTargetWithResponse(ctx context.Context, name string, body UpdateTargetJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateTargetAnswer, error) {
+	rsp, err := c.UpdateTarget(ctx, name, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpdateTargetAnswer(rsp)
+}
+
+// GetTargetStatusWithResponse Whether a target can be reached, what it can run, and what it runs.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/targets/{name}/status (the `GetTargetStatus` operationId).
+func (c *ClientWithResponses) GetTargetStatusWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*GetTargetStatusAnswer, error) {
+	rsp, err := c.GetTargetStatus(ctx, name, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetTargetStatusAnswer(rsp)
 }
 
 // ParseGetHealthAnswer parses an HTTP response from a GetHealthWithResponse call
@@ -7309,6 +8320,101 @@ func ParseGetOperationAnswer(rsp *http.Response) (*GetOperationAnswer, error) {
 	return response, nil
 }
 
+// ParseListSecretsAnswer parses an HTTP response from a ListSecretsWithResponse call
+func ParseListSecretsAnswer(rsp *http.Response) (*ListSecretsAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListSecretsAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SecretList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDeleteSecretAnswer parses an HTTP response from a DeleteSecretWithResponse call
+func ParseDeleteSecretAnswer(rsp *http.Response) (*DeleteSecretAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeleteSecretAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParsePutSecretAnswer parses an HTTP response from a PutSecretWithResponse call
+func ParsePutSecretAnswer(rsp *http.Response) (*PutSecretAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &PutSecretAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Secret
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseGetServerAnswer parses an HTTP response from a GetServerWithResponse call
 func ParseGetServerAnswer(rsp *http.Response) (*GetServerAnswer, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -7441,6 +8547,68 @@ func ParseListTargetsAnswer(rsp *http.Response) (*ListTargetsAnswer, error) {
 	return response, nil
 }
 
+// ParseCreateTargetAnswer parses an HTTP response from a CreateTargetWithResponse call
+func ParseCreateTargetAnswer(rsp *http.Response) (*CreateTargetAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateTargetAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Target
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDeleteTargetAnswer parses an HTTP response from a DeleteTargetWithResponse call
+func ParseDeleteTargetAnswer(rsp *http.Response) (*DeleteTargetAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeleteTargetAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseGetTargetAnswer parses an HTTP response from a GetTargetWithResponse call
 func ParseGetTargetAnswer(rsp *http.Response) (*GetTargetAnswer, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -7457,6 +8625,72 @@ func ParseGetTargetAnswer(rsp *http.Response) (*GetTargetAnswer, error) {
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest Target
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseUpdateTargetAnswer parses an HTTP response from a UpdateTargetWithResponse call
+func ParseUpdateTargetAnswer(rsp *http.Response) (*UpdateTargetAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &UpdateTargetAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Target
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetTargetStatusAnswer parses an HTTP response from a GetTargetStatusWithResponse call
+func ParseGetTargetStatusAnswer(rsp *http.Response) (*GetTargetStatusAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetTargetStatusAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest TargetStatus
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

@@ -112,9 +112,9 @@ type applied struct {
 
 // sendFor uploads the code and the environment's files that a deployment names by their paths.
 // Content that is not deployed, as after a dry run, is swept after a day.
-func (c *cli) sendFor(ctx context.Context, api *client.Client, d endpointfile.FileDeployment, a applied) (err error) {
+func sendFor(ctx context.Context, put putter, d endpointfile.FileDeployment, a applied) (err error) {
 	if d.Code != "" && !strings.HasPrefix(d.Code, "sha256:") {
-		if a.spec.Code, err = c.sendCode(ctx, api, a.o.at(d.Code)); err != nil {
+		if a.spec.Code, err = sendCode(ctx, put, a.o.at(d.Code)); err != nil {
 			return err
 		}
 	}
@@ -126,7 +126,7 @@ func (c *cli) sendFor(ctx context.Context, api *client.Client, d endpointfile.Fi
 		"pyproject.toml": a.o.at(d.Environment.PyProject), "wheels": a.o.at(d.Environment.Wheels),
 	}
 	if files.any() {
-		a.spec.Environment.Content, err = c.sendEnvironment(ctx, api, files)
+		a.spec.Environment.Content, err = sendEnvironment(ctx, put, files)
 	}
 	return err
 }
@@ -165,11 +165,12 @@ func (c *cli) applyOne(cmd *cobra.Command, api *client.Client, f endpointfile.Fi
 		pending = append(pending, ref)
 		return ref, err
 	}
+	put := func(ctx context.Context, path string) (zarpa.Content, error) { return c.upload(ctx, api, path) }
 	for i, d := range f.Deployments {
 		if format = ""; d.Code != "" {
 			format = zarpa.FormatFiles
 		}
-		if err := c.sendFor(ctx, api, d, applied{o, &spec.Deployments[i]}); err != nil {
+		if err := sendFor(ctx, put, d, applied{o, &spec.Deployments[i]}); err != nil {
 			return err
 		}
 		if d.File != "" {

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/zarpa-dev/zarpa"
+	scorecmd "github.com/zarpa-dev/zarpa/cmd/score"
 	"github.com/zarpa-dev/zarpa/oip"
 )
 
@@ -94,7 +95,7 @@ func (c *cli) conformance(cmd *cobra.Command, f conformanceFlags) error {
 		return err
 	}
 	if n := report.Failed(oip.Must); n > 0 {
-		return &exitError{1, fmt.Errorf("the server differs from the protocol in %d checks", n)}
+		return &scorecmd.ExitError{Code: 1, Err: fmt.Errorf("the server differs from the protocol in %d checks", n)}
 	}
 	return nil
 }

@@ -21,7 +21,8 @@ type deployFlags struct {
 	deployment, target       string
 	replicas, maxConcurrency int
 	cpu, memory, timeout     string
-	env                      []string
+	env, secrets             []string
+	hostname                 string
 	modelControl             string
 	maxBatchRows             int
 	maxBatchDelay            string
@@ -83,6 +84,8 @@ what it begins with.`,
 	fl.StringVar(&f.cpu, "cpu", "", "processors of one replica, such as 0.5; no limit by default")
 	fl.StringVar(&f.memory, "memory", "", "memory of one replica, such as 512Mi; no limit by default")
 	fl.StringArrayVar(&f.env, "env", nil, "environment of the replicas, key=value; replaces all that was set; repeat for more")
+	fl.StringArrayVar(&f.secrets, "secret", nil, "stored secret that the replicas get as a file; repeat for more; replaces all that was set, '' for none")
+	fl.StringVar(&f.hostname, "hostname", "", "name of the gateway at which the endpoint is the only one; '' for none")
 	fl.IntVar(&f.maxBatchRows, "max-batch-rows", 0, "rows of several requests that the model runs at once; 0 and 1 do not batch")
 	fl.StringVar(&f.maxBatchDelay, "max-batch-delay", "0s", "how long a request waits at most for others to share its run")
 	fl.StringVar(&f.auth, "auth", string(zarpa.AuthKey), "key (tokens open it, too), token or none")
@@ -175,11 +178,13 @@ func (f deployFlags) merge(spec zarpa.EndpointSpec, given func(string) bool, sen
 		"max-batch-delay": func() error { return flagText("max-batch-delay", f.maxBatchDelay, &d.MaxBatchDelay) },
 		"auth":            func() error { spec.Auth = zarpa.AuthMode(f.auth); return nil },
 		"status-codes":    func() error { spec.StatusCodes = zarpa.StatusCodes(f.statusCodes); return nil },
-		"cors-origin":     func() error { spec.CORSOrigins = f.origins(); return nil },
+		"cors-origin":     func() error { spec.CORSOrigins = listed(f.corsOrigins); return nil },
 		"cpu":             func() error { return flagText("cpu", f.cpu, &d.CPU) },
 		"memory":          func() error { return flagText("memory", f.memory, &d.Memory) },
 		"request-timeout": func() error { return flagText("request-timeout", f.timeout, &spec.RequestTimeout) },
 		"env":             func() (err error) { d.Env, err = pairs("env", f.env); return err },
+		"secret":          func() error { d.Secrets = listed(f.secrets); return nil },
+		"hostname":        func() error { spec.Hostname = f.hostname; return nil },
 	}
 	for name, fn := range set {
 		if !given(name) {
@@ -192,12 +197,12 @@ func (f deployFlags) merge(spec zarpa.EndpointSpec, given func(string) bool, sen
 	return spec, nil
 }
 
-// origins are those of --cors-origin; one empty text is none.
-func (f deployFlags) origins() []string {
-	if len(f.corsOrigins) == 1 && f.corsOrigins[0] == "" {
+// listed are the values of a flag that is repeated; one empty text is none.
+func listed(values []string) []string {
+	if len(values) == 1 && values[0] == "" {
 		return nil
 	}
-	return f.corsOrigins
+	return values
 }
 
 func positive(flag string, n int) error {
@@ -238,7 +243,7 @@ func (c *cli) finish(ctx context.Context, api *client.Client, answer zarpa.Chang
 	if err != nil {
 		return err
 	}
-	return c.show(report, func(w io.Writer) {
+	err = c.show(report, func(w io.Writer) {
 		if answer.Operation == nil {
 			fmt.Fprintf(w, "%s is as described; nothing to change\n", answer.Endpoint)
 		}
@@ -252,6 +257,20 @@ func (c *cli) finish(ctx context.Context, api *client.Client, answer zarpa.Chang
 		}
 		row(w, "Call it:", fmt.Sprintf("zarpa invoke %s -d '%s'", answer.Endpoint, c.exampleBody(ctx, api, report)))
 	})
+	if err == nil && answer.Operation == nil && !noWait {
+		err = unchangedFailure(report)
+	}
+	return err
+}
+
+// unchangedFailure is the failure of an endpoint whose settings are as they should be, and which failed all the same.
+func unchangedFailure(r zarpa.EndpointReport) error {
+	op := r.Operation
+	if r.Phase != zarpa.EndpointFailed || op == nil || op.State != zarpa.OperationFailed || op.Error == nil {
+		return nil
+	}
+	return zarpa.Errorf(op.Error.Code, "nothing was changed, and the last operation of %s failed: %s", op.Endpoint, op.Error.Message).
+		WithHint("zarpa explain %s tells more; zarpa endpoint restart %s tries again at once", op.Endpoint, op.Endpoint)
 }
 
 // scripted reports whether scoring scripts answer for all of an endpoint.

@@ -92,7 +92,7 @@ func (p *plane) environmentUsers(ctx context.Context) (map[string][]string, erro
 	for _, list := range users {
 		slices.Sort(list)
 	}
-	for _, digest := range p.driver.Bundles() {
+	for _, digest := range p.usedBundles() {
 		b, err := bundle.Describe(ctx, p.blobs, digest)
 		if errors.Is(err, zarpa.ErrNotFound) {
 			continue // it cannot be started again, with an environment or without

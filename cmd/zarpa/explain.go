@@ -197,35 +197,3 @@ func orDash(s string) string {
 	}
 	return s
 }
-
-func (c *cli) targetCommand() *cobra.Command {
-	return withVerbs(&cobra.Command{Use: "target", Short: "Show where replicas can run", Example: "  zarpa target list"}, &cobra.Command{
-		Use: "list", Short: "List targets", Example: "  zarpa target list", Args: cobra.NoArgs,
-		RunE: c.online(func(cmd *cobra.Command, _ []string, api *client.Client) error {
-			list, err := api.ListTargets(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return c.show(list, func(w io.Writer) {
-				row(w, "TARGET", "KIND", "AGE")
-				for _, t := range list {
-					row(w, t.Name, t.Kind, ago(t.Created, time.Now()))
-				}
-			})
-		}),
-	}, &cobra.Command{
-		Use: "show NAME", Short: "Show a target", Example: "  zarpa target show local", Args: cobra.ExactArgs(1),
-		RunE: c.online(func(cmd *cobra.Command, args []string, api *client.Client) error {
-			t, err := api.GetTarget(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			return c.show(t, func(w io.Writer) {
-				row(w, "Target:", t.Name)
-				row(w, "Kind:", t.Kind)
-				row(w, "Created:", t.Created.Local().Format(time.DateTime))
-				row(w, "Options:", joinMap(t.Options))
-			})
-		}),
-	})
-}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/zarpa-dev/zarpa"
+	scorecmd "github.com/zarpa-dev/zarpa/cmd/score"
 	"github.com/zarpa-dev/zarpa/gateway"
 	"github.com/zarpa-dev/zarpa/internal/certs"
 	"github.com/zarpa-dev/zarpa/internal/child"
@@ -72,12 +73,12 @@ func (c *cli) gateway(ctx context.Context, f gatewayFlags) error {
 	if err := errors.Join(checkBounds("--", f.requests, f.connections), f.certs.validate()); err != nil {
 		return err
 	}
-	safe := f.certs.cert != "" || len(f.certs.acme.domains) > 0 || f.insecure
-	if err := checkExposure("--listen", f.listen, safe); err != nil {
+	safe := len(f.certs.certs) > 0 || len(f.certs.acme.domains) > 0 || f.insecure
+	if err := scorecmd.CheckExposure("--listen", f.listen, safe); err != nil {
 		return err
 	}
 	if f.grpc != "" {
-		if err := checkExposure("--grpc", f.grpc, safe); err != nil {
+		if err := scorecmd.CheckExposure("--grpc", f.grpc, safe); err != nil {
 			return err
 		}
 	}
@@ -146,7 +147,7 @@ func (f gatewayFlags) listeners(ctx context.Context) (l gateway.Listeners, err e
 			return nil
 		}
 		var ln net.Listener
-		if ln, err = listen(ctx, addr); err == nil {
+		if ln, err = scorecmd.Listen(ctx, addr); err == nil {
 			opened = append(opened, ln)
 		}
 		return ln
@@ -164,18 +165,4 @@ func (f gatewayFlags) listeners(ctx context.Context) (l gateway.Listeners, err e
 		err = errors.Join(err, ln.Close())
 	}
 	return gateway.Listeners{}, err
-}
-
-// checkExposure refuses an address that other machines reach, unless that was allowed.
-func checkExposure(flag, addr string, allowed bool) error {
-	host, _, err := net.SplitHostPort(addr)
-	if err != nil {
-		return zarpa.Errorf(zarpa.Invalid, "%s: %q is not HOST:PORT", flag, addr)
-	}
-	ip := net.ParseIP(host)
-	if allowed || host == "localhost" || ip != nil && ip.IsLoopback() {
-		return nil
-	}
-	return zarpa.Errorf(zarpa.Invalid, "%s: other machines reach %s, and it is not encrypted", flag, addr).
-		WithHint("use TLS (--tls-cert, --tls-self-signed, --acme-domain) where there is, or allow it with --insecure")
 }

@@ -86,7 +86,11 @@ func (c *cli) invoke(cmd *cobra.Command, name string, in invocation) error {
 	if err != nil {
 		return err
 	}
-	url := strings.TrimSuffix(report.URLs.Score, "score") + strings.TrimPrefix(in.path, "/")
+	base, err := gatewayPath(ctx, api, report)
+	if err != nil {
+		return err
+	}
+	url := base + strings.TrimPrefix(in.path, "/")
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(in.body))
 	if err != nil {
 		return zarpa.Errorf(zarpa.Invalid, "--path: %w", err)
@@ -159,4 +163,14 @@ func answerMessage(body []byte) string {
 		return said.Message + said.Error
 	}
 	return strings.TrimSpace(string(body))
+}
+
+// gatewayPath is where an endpoint's paths begin. At an endpoint's own name this command need not know where the name
+// leads: it asks the gateway itself.
+func gatewayPath(ctx context.Context, api *client.Client, report zarpa.EndpointReport) (string, error) {
+	if report.Endpoint.Spec.Hostname == "" {
+		return strings.TrimSuffix(report.URLs.Score, "score"), nil
+	}
+	server, err := api.Server(ctx)
+	return server.GatewayURL + "/endpoints/" + report.Endpoint.Name + "/", err
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/zarpa-dev/zarpa"
 	"github.com/zarpa-dev/zarpa/bundle"
+	"github.com/zarpa-dev/zarpa/bundle/image"
 	"github.com/zarpa-dev/zarpa/internal/httpx"
 	"github.com/zarpa-dev/zarpa/target"
 )
@@ -24,6 +25,8 @@ const (
 	sweepEvery = 6 * time.Hour
 	// sweepAge spares what was stored less long ago: it may be about to be registered.
 	sweepAge = 24 * time.Hour
+	// keepLayers is how long layers of images are kept that no image was made of.
+	keepLayers = 7 * 24 * time.Hour
 )
 
 // lockWait is how long to wait for the data directory: a process that was killed gives it back a
@@ -93,7 +96,8 @@ func (p *plane) sweepOnce(ctx context.Context) error {
 	if swept.Blobs > 0 {
 		p.log.Info("removed content that nothing refers to", "files", swept.Blobs, "bytes", swept.Bytes)
 	}
-	return errors.Join(err, p.sweepBundles(keep))
+	_, layers := image.Sweep(filepath.Join(p.data, "layers"), time.Now().Add(-keepLayers))
+	return errors.Join(err, p.sweepBundles(keep), p.sweepRegistry(ctx), layers)
 }
 
 // inUse are the digests of the content of registered models, and of the bundles that are made of
@@ -139,7 +143,7 @@ func (p *plane) inUse(ctx context.Context) (map[string]bool, error) {
 			keep[digest] = true
 		}
 	}
-	for _, digest := range p.driver.Bundles() {
+	for _, digest := range p.usedBundles() {
 		keep[digest] = true
 		if err := p.keepBundle(ctx, digest, keep); err != nil {
 			return nil, err

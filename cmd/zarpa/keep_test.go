@@ -46,7 +46,7 @@ func newPlane(t *testing.T) *plane {
 			t.Error(err)
 		}
 	})
-	return &plane{data: data, store: store, blobs: blobs, driver: driver}
+	return &plane{data: data, store: store, blobs: blobs, driver: driver, engines: &engines{}}
 }
 
 func TestBundlesInUseAreNotSwept(t *testing.T) {

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/zarpa-dev/zarpa"
+	scorecmd "github.com/zarpa-dev/zarpa/cmd/score"
 )
 
 func main() { os.Exit(Main()) }
@@ -59,21 +60,12 @@ func (c *cli) run(ctx context.Context, args []string) int {
 		}
 		err = zarpa.Errorf(zarpa.Invalid, "%w", err).WithHint("%s", hint)
 	}
-	if exit, ok := errors.AsType[*exitError](err); ok {
-		return exit.code
+	if exit, ok := errors.AsType[*scorecmd.ExitError](err); ok {
+		return exit.Code
 	}
 	c.printError(err)
 	return zarpa.AsError(err).Code.ExitCode()
 }
-
-// exitError is a failure that was told already, with an exit code that is not its class's.
-type exitError struct {
-	code int
-	err  error
-}
-
-func (e *exitError) Error() string { return e.err.Error() }
-func (e *exitError) Unwrap() error { return e.err }
 
 // isUsage tells cobra's own complaints about flags and arguments, which have no type, from
 // failures: those are all zarpa.Error or come with a cause.
@@ -127,7 +119,7 @@ Start a server with "zarpa up", then deploy a file from another terminal:
 		}
 	}
 	group("use", c.deployCommand(), c.applyCommand(), c.invokeCommand(), c.trafficCommand(), c.rolloutCommand(), c.endpointCommand(), c.keysCommand(), c.tokenCommand(),
-		c.logsCommand(), c.topCommand(), c.explainCommand(), c.modelCommand(), c.environmentCommand(), c.targetCommand())
+		c.logsCommand(), c.topCommand(), c.explainCommand(), c.modelCommand(), c.packageCommand(), c.environmentCommand(), c.secretCommand(), c.targetCommand())
 	group("run", c.upCommand(), c.gatewayCommand(), c.scoreCommand(), c.accessCommand(), c.auditCommand(), c.conformanceCommand(), c.versionCommand())
 	return root
 }

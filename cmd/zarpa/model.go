@@ -19,21 +19,27 @@ import (
 	"github.com/zarpa-dev/zarpa"
 	"github.com/zarpa-dev/zarpa/bundle"
 	"github.com/zarpa-dev/zarpa/client"
+	scorecmd "github.com/zarpa-dev/zarpa/cmd/score"
 )
 
 func (c *cli) modelCommand() *cobra.Command {
 	return withVerbs(&cobra.Command{Use: "model", Short: "Register, show and delete models", Example: "  zarpa model list"},
-		c.modelRegister(), c.modelList(), c.modelShow(), c.modelDownload(), c.modelConvert(), c.modelTag(), c.modelDelete())
+		c.modelRegister(), c.modelList(), c.modelShow(), c.modelDownload(), c.modelPush(), c.modelConvert(), c.modelTag(), c.modelDelete())
 }
 
 func (c *cli) modelRegister() *cobra.Command {
 	var tags, properties []string
 	var description string
 	var files bool
+	var insecure []string
 	cmd := &cobra.Command{
-		Use: "register NAME PATH", Short: "Register a file or folder as the next version of a model",
+		Use: "register NAME PATH|oci://REF", Short: "Register a file, a folder or what a registry has as the next version of a model",
+		Long: `Registers a file or folder. With oci://HOST/REPOSITORY:TAG the files come from a container registry, with
+your Docker credentials: a model that zarpa model push brought there, files of oras push, or an image with
+its model in /models. Tags, properties and the description of a pushed model come with it; flags win.`,
 		Example: `  zarpa model register iris iris.onnx --tag stage=trial --property commit=4f2a
   zarpa model register big ./model-with-external-data/
+  zarpa model register iris oci://registry.example.com/models/iris:1
   zarpa model register weights ./weights.bin --files`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -53,7 +59,11 @@ func (c *cli) modelRegister() *cobra.Command {
 			if files {
 				reg.Format = zarpa.FormatFiles
 			}
-			m, err := c.register(cmd.Context(), api, args[1], reg)
+			register := c.register
+			if strings.HasPrefix(args[1], ociScheme) {
+				register = c.registerPulled(insecure)
+			}
+			m, err := register(cmd.Context(), api, args[1], reg)
 			if err != nil {
 				return err
 			}
@@ -64,6 +74,7 @@ func (c *cli) modelRegister() *cobra.Command {
 	cmd.Flags().StringArrayVar(&tags, "tag", nil, "a tag, key=value; may be changed later; repeat for more")
 	cmd.Flags().StringArrayVar(&properties, "property", nil, "a property, key=value; set once; repeat for more")
 	cmd.Flags().StringVar(&description, "description", "", "what the model is")
+	insecureFlag(cmd, &insecure)
 	cmd.Flags().BoolVar(&files, "files", false, "take what is not recognised as a model, too, for a scoring script")
 	return cmd
 }
@@ -195,7 +206,7 @@ func modelTable(w io.Writer, m zarpa.Model) {
 	row(w, "Created:", m.Created.Local().Format(time.DateTime))
 	row(w, "Tags:", joinMap(m.Tags))
 	row(w, "Properties:", joinMap(m.Properties))
-	if engineOf(m.Format) == engineONNX {
+	if scorecmd.EngineOf(m.Format) == scorecmd.EngineONNX {
 		row(w, "Producer:", strings.TrimSpace(m.Signature.Producer+" "+m.Signature.ProducerVersion))
 		var opsets []string
 		for _, domain := range slices.Sorted(maps.Keys(m.Signature.Opsets)) {

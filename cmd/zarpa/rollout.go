@@ -96,8 +96,14 @@ under way. Without --to it shows the last rollouts.`,
 			switch {
 			case err != nil:
 				return err
+			case action == "abort" && !f.noWait:
+				return c.abortRollout(ctx, api, name)
 			case action != "":
-				return c.steer(ctx, api, name, action, f)
+				r, err := api.SteerRollout(ctx, name, action)
+				if err != nil {
+					return err
+				}
+				return c.showRollout(r)
 			case f.to == "" && !f.wait:
 				return c.showRollouts(ctx, api, name)
 			case f.to == "":
@@ -112,7 +118,7 @@ under way. Without --to it shows the last rollouts.`,
 				return err
 			}
 			if f.noWait {
-				return c.show(r, func(w io.Writer) { rolloutTable(w, r, time.Now()) })
+				return c.showRollout(r)
 			}
 			return c.followRollout(ctx, api, name, r.ID)
 		}),
@@ -183,18 +189,21 @@ func (f rolloutFlags) spec() (zarpa.RolloutSpec, error) {
 	return spec, spec.Validate()
 }
 
-func (c *cli) steer(ctx context.Context, api *client.Client, name, action string, f rolloutFlags) error {
-	r, err := api.SteerRollout(ctx, name, action)
+// abortRollout aborts the rollout that is under way and waits until it is over.
+func (c *cli) abortRollout(ctx context.Context, api *client.Client, name string) error {
+	r, err := api.SteerRollout(ctx, name, "abort")
 	if err != nil {
 		return err
 	}
-	if action == "abort" && !f.noWait {
-		for !r.State.Over() && pause(ctx, rolloutLook) {
-			if r, err = c.lastRollout(ctx, api, name, r.ID); err != nil {
-				return err
-			}
+	for !r.State.Over() && pause(ctx, rolloutLook) {
+		if r, err = c.lastRollout(ctx, api, name, r.ID); err != nil {
+			return err
 		}
 	}
+	return c.showRollout(r)
+}
+
+func (c *cli) showRollout(r zarpa.Rollout) error {
 	return c.show(r, func(w io.Writer) { rolloutTable(w, r, time.Now()) })
 }
 

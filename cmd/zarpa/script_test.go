@@ -9,17 +9,21 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/big"
 	"net"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/rogpeppe/go-internal/testscript"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -36,7 +40,7 @@ func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "zarpa-script-")
 	if err == nil {
 		bin = dir
-		build := exec.Command("go", "build", "-o", filepath.Join(dir, "zarpa"), ".")
+		build := exec.Command("go", "build", "-o", dir+string(filepath.Separator), ".", "../zarpa-score")
 		build.Stderr = os.Stderr
 		err = build.Run()
 	}
@@ -72,7 +76,9 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH"))
 			e.Setenv("ZARPA_ONNXRUNTIME", library())
+			e.Setenv("DOCKER", os.Getenv("ZARPA_TEST_DOCKER"))
 			e.Setenv("ZARPA_DATA", filepath.Join(e.WorkDir, "data"))
+			e.Setenv("ARCH", runtime.GOARCH)
 			e.Setenv("EXAMPLES", filepath.Join(root, "examples"))
 			e.Setenv("ZOO", filepath.Join(root, "engine", "enginetest", "testdata"))
 			return nil
@@ -81,13 +87,16 @@ func TestScripts(t *testing.T) {
 			if cond == "onnx" {
 				return library() != "", nil
 			}
+			if cond == "docker" {
+				return os.Getenv("ZARPA_TEST_DOCKER") != "", nil
+			}
 			if cond == "python" {
 				_, err := exec.LookPath("python3")
 				return err == nil, nil
 			}
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},
-		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"up": up, "stopup": stopUp, "fails": fails, "await": await, "cert": cert, "serverready": serverReady, "shown": shown, "names": names},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"up": up, "stopup": stopUp, "fails": fails, "await": await, "cert": cert, "serverready": serverReady, "shown": shown, "names": names, "registry": ociRegistry},
 	})
 }
 
@@ -144,7 +153,7 @@ func cert(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: args[2:], KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	ts.Check(err)
@@ -163,6 +172,13 @@ func serverReady(ts *testscript.TestScript, _ bool, args []string) {
 		answer, err := inferencepb.NewGRPCInferenceServiceClient(conn).ServerReady(context.Background(), &inferencepb.ServerReadyRequest{})
 		return err == nil && answer.GetReady()
 	})
+}
+
+// ociRegistry starts a registry, empty, and puts its address into a variable: registry NAME.
+func ociRegistry(ts *testscript.TestScript, _ bool, args []string) {
+	server := httptest.NewServer(registry.New(registry.Logger(slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo))))
+	ts.Defer(server.Close)
+	ts.Setenv(args[0], strings.TrimPrefix(server.URL, "http://"))
 }
 
 // fails runs a command that must end with an exit code: fails CODE COMMAND ARG...

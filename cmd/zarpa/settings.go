@@ -123,7 +123,7 @@ func (f settingFlags) merge(spec zarpa.EndpointSpec, given func(string) bool) (z
 		"queue-wait":      func() error { return flagText("queue-wait", f.queueWait, &spec.QueueWait) },
 		"max-body":        func() error { return flagText("max-body", f.maxBody, &spec.MaxBody) },
 		"status-codes":    func() error { spec.StatusCodes = zarpa.StatusCodes(f.statusCodes); return nil },
-		"cors-origin":     func() error { spec.CORSOrigins = deployFlags{corsOrigins: f.corsOrigins}.origins(); return nil },
+		"cors-origin":     func() error { spec.CORSOrigins = listed(f.corsOrigins); return nil },
 		"retry-budget":    func() error { spec.RetryBudget = &f.retryBudget; return nil },
 		"eject-failures":  func() error { ejection.Failures = f.ejectAfter; return nil },
 		"eject-time":      func() error { return flagText("eject-time", f.ejectTime, &ejection.Time) },

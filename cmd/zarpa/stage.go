@@ -33,6 +33,15 @@ type pythonFlags struct {
 }
 
 func (f *pythonFlags) add(fl *pflag.FlagSet) {
+	f.addFiles(fl)
+	fl.IntVar(&f.workers, "workers", 0, "Python processes of one replica; 0 is one per processor")
+	fl.StringVar(&f.preload, "preload", string(zarpa.PreloadAuto), "fork workers after init(): auto, always or never")
+	fl.IntVar(&f.workerMaxRequests, "worker-max-requests", 0, "requests after which a worker is replaced; 0 is never")
+	fl.StringVar(&f.workerMaxMemory, "worker-max-memory", "", "resident memory at which a worker is replaced, such as 2Gi; never by default")
+}
+
+// addFiles adds the flags that say what the code and the environment are.
+func (f *pythonFlags) addFiles(fl *pflag.FlagSet) {
 	fl.StringVar(&f.code, "code", "", "folder of the scoring code; its script answers /score")
 	fl.StringVar(&f.entry, "entry", zarpa.DefaultEntry, "the scoring script's path in --code")
 	fl.StringVar(&f.requirements, "requirements", "", "requirements.txt of the Python environment")
@@ -41,10 +50,6 @@ func (f *pythonFlags) add(fl *pflag.FlagSet) {
 	fl.StringVar(&f.wheels, "wheels", "", "folder of packages that are installed without being fetched")
 	fl.StringVar(&f.python, "python", "", "version of the interpreter, such as 3.11; what the files ask for by default")
 	fl.BoolVar(&f.systemPackages, "system-packages", false, "let the environment see the packages of the machine's interpreter")
-	fl.IntVar(&f.workers, "workers", 0, "Python processes of one replica; 0 is one per processor")
-	fl.StringVar(&f.preload, "preload", string(zarpa.PreloadAuto), "fork workers after init(): auto, always or never")
-	fl.IntVar(&f.workerMaxRequests, "worker-max-requests", 0, "requests after which a worker is replaced; 0 is never")
-	fl.StringVar(&f.workerMaxMemory, "worker-max-memory", "", "resident memory at which a worker is replaced, such as 2Gi; never by default")
 }
 
 // environment reports whether the flags describe an environment.
@@ -101,19 +106,23 @@ type sentCode struct {
 
 // send uploads the code and the environment's files that the flags name.
 func (c *cli) send(ctx context.Context, api *client.Client, f pythonFlags) (sent sentCode, err error) {
+	put := func(ctx context.Context, path string) (zarpa.Content, error) { return c.upload(ctx, api, path) }
 	if f.code != "" {
-		if sent.code, err = c.sendCode(ctx, api, f.code); err != nil {
+		if sent.code, err = sendCode(ctx, put, f.code); err != nil {
 			return sent, err
 		}
 	}
 	files := environmentFiles{mainRequirements: f.requirements, "conda.yml": f.conda, "pyproject.toml": f.pyproject, "wheels": f.wheels}
 	sent.files = files.any()
-	sent.environment, err = c.sendEnvironment(ctx, api, files)
+	sent.environment, err = sendEnvironment(ctx, put, files)
 	return sent, err
 }
 
+// putter stores a file or folder as a content: on a server, or here.
+type putter func(ctx context.Context, path string) (zarpa.Content, error)
+
 // sendCode uploads a folder of code, without what tools leave in it, or a script alone.
-func (c *cli) sendCode(ctx context.Context, api *client.Client, dir string) (string, error) {
+func sendCode(ctx context.Context, put putter, dir string) (string, error) {
 	stage, err := os.MkdirTemp("", "zarpa-code-")
 	if err != nil {
 		return "", zarpa.Errorf(zarpa.Unavailable, "--code: %w", err)
@@ -132,7 +141,7 @@ func (c *cli) sendCode(ctx context.Context, api *client.Client, dir string) (str
 	if entries, err := os.ReadDir(stage); err == nil && len(entries) == 0 {
 		return "", zarpa.Errorf(zarpa.Invalid, "--code %s: holds no file", dir).WithHint("name the folder of the scoring script")
 	}
-	content, err := c.upload(ctx, api, stage)
+	content, err := put(ctx, stage)
 	return content.Digest, err
 }
 
@@ -222,7 +231,7 @@ func (f environmentFiles) check() error {
 }
 
 // sendEnvironment uploads the files of an environment; no digest when there are none.
-func (c *cli) sendEnvironment(ctx context.Context, api *client.Client, files environmentFiles) (string, error) {
+func sendEnvironment(ctx context.Context, put putter, files environmentFiles) (string, error) {
 	if !files.any() {
 		return "", nil
 	}
@@ -253,7 +262,7 @@ func (c *cli) sendEnvironment(ctx context.Context, api *client.Client, files env
 			return "", zarpa.Errorf(zarpa.Invalid, "%s %s: %w", flag, file, err)
 		}
 	}
-	content, err := c.upload(ctx, api, stage)
+	content, err := put(ctx, stage)
 	return content.Digest, err
 }
 

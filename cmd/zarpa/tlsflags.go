@@ -16,14 +16,15 @@ import (
 
 	"github.com/zarpa-dev/zarpa"
 	"github.com/zarpa-dev/zarpa/client"
+	scorecmd "github.com/zarpa-dev/zarpa/cmd/score"
 	"github.com/zarpa-dev/zarpa/internal/certs"
 	"github.com/zarpa-dev/zarpa/internal/httpx"
 )
 
 // certFlags are the flags of up and gateway that say which certificate to show.
 type certFlags struct {
-	cert, key string
-	acme      acmeFlags
+	certs, keys []string // of the same length
+	acme        acmeFlags
 }
 
 // acmeFlags say which certificates to get from an authority.
@@ -34,8 +35,8 @@ type acmeFlags struct {
 }
 
 func (f *certFlags) register(fl *pflag.FlagSet) {
-	fl.StringVar(&f.cert, "tls-cert", "", "certificate file (PEM), read again when it changes; with --tls-key")
-	fl.StringVar(&f.key, "tls-key", "", "key file (PEM)")
+	fl.StringArrayVar(&f.certs, "tls-cert", nil, "certificate file (PEM), read again when it changes; with --tls-key. Repeat both for more: each is shown to who asks for its names, the first to all others")
+	fl.StringArrayVar(&f.keys, "tls-key", nil, "key file (PEM) of the --tls-cert at the same place")
 	fl.StringArrayVar(&f.acme.domains, "acme-domain", nil, "name for which the gateway gets a certificate by ACME, accepting the authority's terms; may be repeated")
 	fl.StringVar(&f.acme.email, "acme-email", "", "where the authority writes to")
 	fl.StringVar(&f.acme.directory, "acme-directory", "", "address of the authority's directory; Let's Encrypt's by default")
@@ -46,8 +47,8 @@ func (f *certFlags) register(fl *pflag.FlagSet) {
 func (f certFlags) validate() error {
 	a := f.acme
 	switch {
-	case (f.cert == "") != (f.key == ""):
-		return zarpa.Errorf(zarpa.Invalid, "--tls-cert and --tls-key: only one is given").WithHint("give both")
+	case len(f.certs) != len(f.keys):
+		return zarpa.Errorf(zarpa.Invalid, "--tls-cert and --tls-key: %d and %d are given", len(f.certs), len(f.keys)).WithHint("give a key with each certificate")
 	case len(a.domains) == 0 && a.email+a.directory+a.ca+a.http != "":
 		return zarpa.Errorf(zarpa.Invalid, "--acme-domain: not given").WithHint("name what the certificate is for: --acme-domain models.example.org")
 	}
@@ -61,7 +62,11 @@ func (f certFlags) validate() error {
 
 // absolute makes the files' names good in every folder: the gateway is started elsewhere.
 func (f *certFlags) absolute() error {
-	for _, file := range []*string{&f.cert, &f.key, &f.acme.ca} {
+	files := []*string{&f.acme.ca}
+	for i := range f.certs {
+		files = append(files, &f.certs[i], &f.keys[i])
+	}
+	for _, file := range files {
 		if *file == "" {
 			continue
 		}
@@ -74,18 +79,27 @@ func (f *certFlags) absolute() error {
 	return nil
 }
 
+// pairs are the certificates with their keys.
+func (f certFlags) pairs() []certs.Pair {
+	var list []certs.Pair
+	for i, cert := range f.certs {
+		list = append(list, certs.Pair{Cert: cert, Key: f.keys[i]})
+	}
+	return list
+}
+
 // gatewayCerts are the certificates of a gateway.
 type gatewayCerts struct {
 	source certs.Source // nil for none
-	files  *certs.Reloader
+	files  *certs.Files
 	acme   *certs.ACME
 	http   net.Listener // of the challenges; nil for none
 }
 
 // open reads the certificate and makes what gets others, which are kept in the folder cache.
 func (f certFlags) open(ctx context.Context, cache string, log *slog.Logger) (c gatewayCerts, err error) {
-	if f.cert != "" {
-		if c.files, err = certs.Open(f.cert, f.key, log); err != nil {
+	if len(f.certs) > 0 {
+		if c.files, err = certs.OpenFiles(f.pairs(), log); err != nil {
 			return c, err
 		}
 		c.source = c.files
@@ -107,7 +121,7 @@ func (f certFlags) open(ctx context.Context, cache string, log *slog.Logger) (c 
 	}
 	c.source = c.acme
 	if f.acme.http != "" {
-		c.http, err = listen(ctx, f.acme.http)
+		c.http, err = scorecmd.Listen(ctx, f.acme.http)
 	}
 	return c, err
 }
@@ -137,9 +151,10 @@ const challengeTimeout = 10 * time.Second
 // args are the gateway's own flags for the same certificates.
 func (f certFlags) args(cache string) []string {
 	var args []string
+	for _, p := range f.pairs() {
+		args = append(args, "--tls-cert", p.Cert, "--tls-key", p.Key)
+	}
 	for _, a := range [][2]string{
-		{"--tls-cert", f.cert},
-		{"--tls-key", f.key},
 		{"--acme-email", f.acme.email},
 		{"--acme-directory", f.acme.directory},
 		{"--acme-ca", f.acme.ca},
@@ -180,7 +195,7 @@ func (p *plane) selfSigned(now time.Time) error {
 	if err != nil {
 		return dataError(p.data, err)
 	}
-	p.flags.certs.cert, p.flags.certs.key = cert, key
+	p.flags.certs.certs, p.flags.certs.keys = []string{cert}, []string{key}
 	return nil
 }
 
@@ -203,8 +218,8 @@ func (p *plane) openCertificate() (err error) {
 	} else {
 		err = p.flags.certs.absolute()
 	}
-	if err == nil && p.flags.certs.cert != "" {
-		p.cert, err = certs.Open(p.flags.certs.cert, p.flags.certs.key, p.log)
+	if err == nil && len(p.flags.certs.certs) > 0 {
+		p.cert, err = certs.OpenFiles(p.flags.certs.pairs(), p.log)
 	}
 	return err
 }
@@ -225,7 +240,7 @@ func (f upFlags) validateTLS() error {
 		return err
 	}
 	switch {
-	case f.selfSigned && f.certs.cert != "":
+	case f.selfSigned && len(f.certs.certs) > 0:
 		return zarpa.Errorf(zarpa.Invalid, "--tls-self-signed: there is --tls-cert").WithHint("give one of both")
 	case len(f.tlsNames) > 0 && !f.selfSigned:
 		return zarpa.Errorf(zarpa.Invalid, "--tls-name: without --tls-self-signed").WithHint("a certificate that is given has its names already")
@@ -239,7 +254,7 @@ func (f upFlags) validateTLS() error {
 }
 
 // apiEncrypted and gatewayEncrypted report which addresses speak TLS.
-func (f upFlags) apiEncrypted() bool { return f.certs.cert != "" || f.selfSigned }
+func (f upFlags) apiEncrypted() bool { return len(f.certs.certs) > 0 || f.selfSigned }
 
 func (f upFlags) gatewayEncrypted() bool { return f.apiEncrypted() || len(f.certs.acme.domains) > 0 }
 

@@ -32,6 +32,7 @@ import (
 	"github.com/zarpa-dev/zarpa/autoscale"
 	"github.com/zarpa-dev/zarpa/blob/dir"
 	"github.com/zarpa-dev/zarpa/bundle"
+	scorecmd "github.com/zarpa-dev/zarpa/cmd/score"
 	"github.com/zarpa-dev/zarpa/environment"
 	"github.com/zarpa-dev/zarpa/gateway"
 	"github.com/zarpa-dev/zarpa/internal/certs"
@@ -39,8 +40,10 @@ import (
 	"github.com/zarpa-dev/zarpa/internal/httpx"
 	"github.com/zarpa-dev/zarpa/internal/replica"
 	"github.com/zarpa-dev/zarpa/internal/seal"
+	"github.com/zarpa-dev/zarpa/registry"
 	"github.com/zarpa-dev/zarpa/store/sqlite"
 	"github.com/zarpa-dev/zarpa/target"
+	"github.com/zarpa-dev/zarpa/target/container"
 	"github.com/zarpa-dev/zarpa/target/process"
 )
 
@@ -56,7 +59,8 @@ type upFlags struct {
 	oidc                  oidcFlags
 	insecure              bool
 	logLevel, accessLog   string
-	noPickle              bool
+	noPickle, noRegistry  bool
+	dnsSuffix             string
 	python                string
 	buildTimeout          time.Duration
 	auditKeep             time.Duration
@@ -93,6 +97,8 @@ over. Everything is kept in the data directory.`,
 	fl.BoolVar(&f.selfSigned, "tls-self-signed", false, "for trials: make a certificate that this machine's clients trust, and renew it")
 	fl.StringArrayVar(&f.tlsNames, "tls-name", nil, "further host name or IP address in it; may be repeated")
 	fl.BoolVar(&f.noPickle, "no-pickle", false, "refuse models that run code when they are loaded: pickle, joblib, MLflow, Keras")
+	fl.StringVar(&f.dnsSuffix, "dns-suffix", "", "domain of the endpoints whose hostname is a single label: iris is then iris.DOMAIN, which must lead to the gateway")
+	fl.BoolVar(&f.noRegistry, "no-registry", false, "do not serve a container registry under /v2/ of the control API's address")
 	fl.StringVar(&f.python, "python", "", "interpreter that Python environments are made with; python3 of PATH by default")
 	fl.DurationVar(&f.buildTimeout, "build-timeout", environment.DefaultBuildTimeout, "time limit of building one Python environment")
 	fl.DurationVar(&f.auditKeep, "audit-keep", defaultAuditKeep, "how long entries of the audit log are kept; 0 for ever")
@@ -108,6 +114,8 @@ func (f upFlags) validate() error {
 		return zarpa.Errorf(zarpa.Invalid, "--access-log: the gateway is a process without standard output of its own").WithHint("name a file")
 	case f.onExit != "stop" && f.onExit != "leave":
 		return zarpa.Errorf(zarpa.Invalid, "--on-exit: %q is not known", f.onExit).WithHint("use stop or leave")
+	case f.dnsSuffix != "" && (zarpa.EndpointSpec{Hostname: f.dnsSuffix}).Validate() != nil:
+		return zarpa.Errorf(zarpa.Invalid, "--dns-suffix: %.260q is not the name of a domain", f.dnsSuffix).WithHint("write a name in small letters, such as models.example.com")
 	case f.replicas < 1:
 		return zarpa.Errorf(zarpa.Invalid, "--max-replicas: %d is less than 1", f.replicas)
 	case f.auditKeep < 0:
@@ -115,9 +123,9 @@ func (f upFlags) validate() error {
 	}
 	safe := f.gatewayEncrypted() || f.insecure
 	err := errors.Join(f.validateTLS(), f.oidc.validate(), checkBounds("--gateway-", f.requests, f.connections),
-		checkExposure("--api", f.api, f.apiEncrypted() || f.insecure), checkExposure("--gateway", f.gateway, safe))
+		scorecmd.CheckExposure("--api", f.api, f.apiEncrypted() || f.insecure), scorecmd.CheckExposure("--gateway", f.gateway, safe))
 	if f.grpc != "" {
-		err = errors.Join(err, checkExposure("--grpc", f.grpc, safe))
+		err = errors.Join(err, scorecmd.CheckExposure("--grpc", f.grpc, safe))
 	}
 	return err
 }
@@ -135,16 +143,20 @@ type plane struct {
 	// signing has the keys of scoring tokens.
 	signing *api.Signing
 	driver  *process.Driver
+	// engines are the drivers of targets that were added, and instance is the label of what they make.
+	engines  *engines
+	instance string
 	// environments are those that scripts and Python models run in
 	environments *environment.Cache
-	builds       chan struct{} // holds one for each that is being built
+	registry     *registry.Server // nil for none
+	builds       chan struct{}    // holds one for each that is being built
 	keeper       *keeper
 	recon        *target.Reconciler
 	scaler       *autoscale.Scaler
 	metrics      *prometheus.Registry
 	listener     net.Listener
-	cert         *certs.Reloader // of the control API, and of the gateway when it gets no other; nil for none
-	bundled      sync.Map        // what a bundle is made of → its digest, which is stored
+	cert         *certs.Files // of the control API, and of the gateway when it gets no other; nil for none
+	bundled      sync.Map     // what a bundle is made of → its digest, which is stored
 }
 
 func (c *cli) up(ctx context.Context, f upFlags) error {
@@ -195,7 +207,7 @@ func (p *plane) open(ctx context.Context) (err error) {
 	if p.box, err = seal.Open(filepath.Join(p.data, "secret.key")); err != nil {
 		return dataError(p.data, err)
 	}
-	if p.token, err = adminToken(filepath.Join(p.data, tokenFile)); err != nil {
+	if p.token, err = randomFile(filepath.Join(p.data, tokenFile)); err != nil {
 		return dataError(p.data, err)
 	}
 	if p.signing, err = api.OpenSigning(ctx, p.store, p.box); err != nil {
@@ -207,7 +219,7 @@ func (p *plane) open(ctx context.Context) (err error) {
 	if err := p.openCertificate(); err != nil {
 		return err
 	}
-	if p.listener, err = listen(ctx, p.flags.api); err != nil {
+	if p.listener, err = scorecmd.Listen(ctx, p.flags.api); err != nil {
 		return err
 	}
 	return p.openParts(ctx)
@@ -230,6 +242,9 @@ func (p *plane) openParts(ctx context.Context) error {
 	if p.keeper, err = newKeeper(filepath.Join(p.data, "gateway"), executable, want, p.log); err != nil {
 		return err
 	}
+	if err := p.openRegistry(ctx); err != nil {
+		return err
+	}
 	bundles := filepath.Join(p.data, "bundles")
 	p.environments, err = environment.Open(ctx, environment.Options{
 		Dir: filepath.Join(p.data, "environments"), Python: p.flags.python, Path: filepath.SplitList(os.Getenv("PATH")),
@@ -240,6 +255,7 @@ func (p *plane) openParts(ctx context.Context) error {
 	}
 	p.driver, err = process.Open(ctx, process.Options{
 		Dir: filepath.Join(p.data, "replicas"), Executable: executable, Environ: os.Environ(), Log: p.log, Args: p.scoreArgs, MaxReplicas: p.flags.replicas,
+		Secrets: api.SecretValues(p.store, p.box),
 		Bundles: func(ctx context.Context, digest string) (string, error) {
 			return bundle.Unpack(ctx, p.blobs, digest, bundles)
 		},
@@ -255,6 +271,13 @@ func (p *plane) openParts(ctx context.Context) error {
 		Bundle: p.bundle, Environment: p.environment, Present: p.present, KeyDigests: api.KeyDigests(p.store, p.box),
 		VerifyKeys: p.signing.VerifyKeys, Router: p.keeper.client, Log: p.log, Wanted: p.scaler.Wanted,
 	})
+	if p.instance, err = randomFile(filepath.Join(p.data, "instance")); err != nil {
+		return dataError(p.data, err)
+	}
+	p.engines = &engines{p: p, open: map[string]*openEngine{}}
+	if err := p.engines.openStored(ctx); err != nil {
+		return err
+	}
 	p.keeper.started = func(ctx context.Context) {
 		if err := p.recon.Republish(ctx); err != nil {
 			p.log.Warn("the gateway goes on with the routes of its last run", "error", err)
@@ -283,14 +306,15 @@ func (p *plane) run(ctx context.Context) error {
 	rollouts := p.rollouts()
 	p.metrics.MustRegister(rolloutMetrics{rollouts})
 	handler := api.New(api.Options{
+		Registry:       p.registryHandler(),
 		RolloutChanged: rollouts.Wake, Identifier: identifier,
 		Store: p.store, Blobs: p.blobs, Reconciler: p.recon, Seal: p.box, Signing: p.signing, Token: p.token, Log: p.log,
 		Server: zarpa.Server{
-			Version: version, GatewayURL: p.gatewayURL(), DataDir: p.data, Engines: []string{engineONNX, enginePython}, Started: time.Now().UTC(),
+			Version: version, GatewayURL: p.gatewayURL(), DataDir: p.data, Engines: []string{scorecmd.EngineONNX, scorecmd.EnginePython}, Started: time.Now().UTC(),
 			NoPickle: p.flags.noPickle,
 		},
-		CertificateEnds: p.certificateEnds,
-		Environments:    p.environments, EnvironmentUsers: p.environmentUsers,
+		CertificateEnds: p.certificateEnds, DNSSuffix: p.flags.dnsSuffix, Targets: p.engines,
+		Environments: p.environments, EnvironmentUsers: p.environmentUsers,
 		Convert:        p.convert,
 		Metrics:        promhttp.HandlerFor(p.metrics, promhttp.HandlerOpts{}),
 		GatewayMetrics: p.keeper.metrics(),
@@ -339,7 +363,10 @@ func (p *plane) end(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
 	defer cancel()
 	err := p.keeper.stop(ctx)
-	return errors.Join(err, p.driver.StopAll(ctx))
+	return errors.Join(err, eachOf([]func() error{
+		func() error { return p.driver.StopAll(ctx) },
+		func() error { return p.engines.each(func(d *container.Driver) error { return d.StopAll(ctx) }) },
+	}, func(stop func() error) error { return stop() }))
 }
 
 // close gives everything back that this process holds.
@@ -347,6 +374,9 @@ func (p *plane) close() error {
 	var errs []error
 	if p.driver != nil {
 		errs = append(errs, p.driver.Close())
+	}
+	if p.engines != nil {
+		errs = append(errs, p.engines.each((*container.Driver).Close))
 	}
 	if p.keeper != nil {
 		p.keeper.client.Close()
@@ -394,7 +424,9 @@ func reachable(addr string) string {
 
 func (p *plane) writeServerInfo() error {
 	info := serverInfo{API: p.apiURL(), PID: os.Getpid()}
-	info.CA = p.flags.certs.cert
+	if list := p.flags.certs.certs; len(list) > 0 {
+		info.CA = list[0]
+	}
 	b, err := json.MarshalIndent(info, "", "  ")
 	if err != nil {
 		return err
@@ -438,8 +470,8 @@ func (p *plane) dataHint() string {
 	return " --data " + p.data
 }
 
-// adminToken reads the token, or makes one that only this user can read.
-func adminToken(file string) (string, error) {
+// randomFile reads what the file holds, or makes something random that only this user can read.
+func randomFile(file string) (string, error) {
 	b, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		random := make([]byte, 32)

@@ -9,17 +9,12 @@ import (
 
 	"github.com/zarpa-dev/zarpa"
 	"github.com/zarpa-dev/zarpa/bundle"
+	scorecmd "github.com/zarpa-dev/zarpa/cmd/score"
 	"github.com/zarpa-dev/zarpa/target"
 )
 
 // logger writes to standard error, one line of text per record.
-func (c *cli) logger(level string) (*slog.Logger, error) {
-	var l slog.Level
-	if err := l.UnmarshalText([]byte(level)); err != nil {
-		return nil, zarpa.Errorf(zarpa.Invalid, "--log-level: %q is not known", level).WithHint("use debug, info, warn or error")
-	}
-	return slog.New(slog.NewTextHandler(c.stderr, &slog.HandlerOptions{Level: l})), nil
-}
+func (c *cli) logger(level string) (*slog.Logger, error) { return scorecmd.Logger(c.stderr, level) }
 
 // bundle packages a deployment, once: versions and contents never change.
 func (p *plane) bundle(ctx context.Context, pkg target.Package) (string, error) {
@@ -72,12 +67,12 @@ func (m *madeBundle) use() string {
 // describe is the bundle of a package but for its code. One engine must be able to run all its
 // models; with code the script does.
 func describe(pkg target.Package) (zarpa.Bundle, error) {
-	b := zarpa.Bundle{Format: bundle.Format, Engine: enginePython, Environment: pkg.Environment}
+	b := zarpa.Bundle{Format: bundle.Format, Engine: scorecmd.EnginePython, Environment: pkg.Environment}
 	if pkg.Spec.Code == "" {
-		b.Engine = engineOf(pkg.Models[0].Format)
+		b.Engine = scorecmd.EngineOf(pkg.Models[0].Format)
 	}
 	for _, m := range pkg.Models {
-		if pkg.Spec.Code == "" && engineOf(m.Format) != b.Engine {
+		if pkg.Spec.Code == "" && scorecmd.EngineOf(m.Format) != b.Engine {
 			return b, zarpa.Errorf(zarpa.Invalid, "models: %s is of the format %q, and %s of %q", pkg.Models[0].Ref(), pkg.Models[0].Format, m.Ref(), m.Format).
 				WithHint("give ONNX models and others deployments of their own")
 		}
@@ -101,18 +96,4 @@ func describe(pkg target.Package) (zarpa.Bundle, error) {
 		})
 	}
 	return b, nil
-}
-
-// The engines, by the names that bundles call them.
-const (
-	engineONNX   = "onnx"
-	enginePython = "python"
-)
-
-// engineOf is the engine that runs models of a format without code.
-func engineOf(format string) string {
-	if format == zarpa.FormatONNX || format == "" {
-		return engineONNX
-	}
-	return enginePython
 }
