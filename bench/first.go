@@ -67,7 +67,7 @@ func (b *bench) measureFirst(ctx context.Context, r *report) error {
 	var all [][]span
 	for i := range b.scale.deploys {
 		b.say("first: answer, %d of %d", i+1, b.scale.deploys)
-		spans, err := p.firstAnswer(ctx, fmt.Sprintf("iris-%d", i+1))
+		spans, err := p.firstAnswer(ctx, fmt.Sprintf("iris-%d", i+1), filepath.Join(b.root, "examples", "iris", "iris.onnx"))
 		if err != nil {
 			return err
 		}
@@ -79,12 +79,11 @@ func (b *bench) measureFirst(ctx context.Context, r *report) error {
 
 // firstAnswer deploys the file as a new endpoint, reads its key, and asks until it answers: what a
 // user does. The spans follow each other; the last one is all of it.
-func (p *plane) firstAnswer(ctx context.Context, name string) ([]span, error) {
+func (p *plane) firstAnswer(ctx context.Context, name, file string, args ...string) ([]span, error) {
 	var report zarpa.EndpointReport
 	var keys zarpa.KeyPair
 	start := time.Now()
-	file := filepath.Join(p.bench.root, "examples", "iris", "iris.onnx")
-	if err := p.cli(ctx, &report, "deploy", name, "--model", file); err != nil {
+	if err := p.cli(ctx, &report, append([]string{"deploy", name, "--model", file}, args...)...); err != nil {
 		return nil, err
 	}
 	deployed := time.Now()

@@ -102,6 +102,7 @@ func parts() []part {
 		{"many", "many endpoints on one gateway", (*bench).measureMany},
 		{"elastic", "replicas that follow the load", (*bench).measureElastic},
 		{"first", "from a file to the first answer", (*bench).measureFirst},
+		{"containers", "images and containers", (*bench).measureContainers},
 		{"memory", "memory and rest", (*bench).measureMemory},
 		{"python", "scoring scripts", (*bench).measurePython},
 	}
@@ -215,14 +216,22 @@ func moduleRoot(ctx context.Context) (string, error) {
 	return filepath.Dir(file), nil
 }
 
+// variable is the value of a variable of an environment, the last one as for programs; "" when it is not set.
+func variable(env []string, name string) string {
+	for _, kv := range slices.Backward(env) {
+		if v, ok := strings.CutPrefix(kv, name+"="); ok {
+			return v
+		}
+	}
+	return ""
+}
+
 func findLibrary(root, given string, env []string) (string, error) {
 	if given != "" {
 		return filepath.Abs(given)
 	}
-	for _, kv := range env {
-		if v, ok := strings.CutPrefix(kv, "ZARPA_ONNXRUNTIME="); ok && v != "" {
-			return filepath.Abs(v)
-		}
+	if v := variable(env, "ZARPA_ONNXRUNTIME"); v != "" {
+		return filepath.Abs(v)
 	}
 	found, err := filepath.Glob(filepath.Join(root, "bin", "libonnxruntime.*"))
 	if err != nil || len(found) == 0 {
