@@ -115,6 +115,13 @@ demo() {
 	fi
 }
 
+verdict=0
+# tests notes in verdict that something passed only when it was tried again.
+tests() {
+	as_dev 'cd zarpa; tools/test.sh' || verdict=$?
+	[ $verdict = 0 ] || [ $verdict = 75 ]
+}
+
 step "clean system" make_root
 step "Go and a clone" furnish
 if as_dev 'command -v cc || command -v gcc || command -v clang'; then
@@ -124,10 +131,11 @@ fi
 as_dev 'git clone --quiet /srv/zarpa.git zarpa; cd zarpa; git log -1 --oneline; . /etc/os-release; echo "$PRETTY_NAME"; go version; python3 --version; make --version | head -1'
 step "make demo" demo
 step "make demo again" demo
-[ "$only" = demo ] || step "make test" as_dev 'cd zarpa; make test'
+[ "$only" = demo ] || step "make test" tests
 if [ -n "$(as_dev 'cd zarpa; git status --porcelain')" ]; then
 	echo "fresh.sh: the commands changed the clone:" >&2
 	as_dev 'cd zarpa; git status --short'
 	exit 1
 fi
 echo "== $suite: the commands pass on a clean system, in $SECONDS s"
+exit $verdict
