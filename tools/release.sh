@@ -11,8 +11,8 @@ for arch in amd64 arm64; do
 	rm -rf "dist/$name"
 	mkdir -p "dist/$name"
 	CC="$("$PYTHON" tools/cc.py --release "$arch")"
-	CC="$CC" CGO_ENABLED=1 GOOS=linux GOARCH="$arch" "$GO" build -trimpath -buildvcs=false \
-		-ldflags "-s -w -X main.version=$version" -o "dist/$name/zarpa" ./cmd/zarpa
+	CC="$CC" CGO_ENABLED=1 GOOS=linux GOARCH="$arch" "$GO" build -tags grpcnotrace -trimpath -buildvcs=false \
+		-ldflags "-s -w -X main.version=$version" -o "dist/$name/" ./cmd/zarpa ./cmd/zarpa-score
 	"$PYTHON" tools/onnxruntime.py "dist/$name" "$arch"
 	tar --create --directory dist --sort=name --owner=0 --group=0 --numeric-owner --mtime="$stamp" "$name" |
 		gzip -n9 >"dist/$name.tar.gz"
