@@ -268,9 +268,11 @@ type Replica struct {
 	Revision string       `json:"revision"`
 	Phase    ReplicaPhase `json:"phase"`
 	// Address is how the gateway reaches it: "unix:/path" or "http://host:port"; empty before it is known.
-	Address string    `json:"address,omitempty"`
-	PID     int       `json:"pid,omitempty"`
-	Started time.Time `json:"started,omitzero"`
+	Address string `json:"address,omitempty"`
+	PID     int    `json:"pid,omitempty"`
+	// Container is the id of the container that it runs in; empty for one that runs in none.
+	Container string    `json:"container,omitempty"`
+	Started   time.Time `json:"started,omitzero"`
 	// Loaded is how long the start took, from the start of the process to ready.
 	Loaded   Duration `json:"loaded,omitempty"`
 	Restarts int      `json:"restarts,omitempty"`

@@ -195,6 +195,9 @@ func statusTable(w io.Writer, o zarpa.Observed) {
 		if rep.PID != 0 {
 			line += fmt.Sprintf(", pid %d", rep.PID)
 		}
+		if rep.Container != "" { // as its engine shortens it
+			line += fmt.Sprintf(", container %.12s", rep.Container)
+		}
 		if !rep.Started.IsZero() {
 			line += ", up " + ago(rep.Started, time.Now())
 		}

@@ -60,10 +60,11 @@ type Remote interface {
 
 // Info describes a run.
 type Info struct {
-	Address  string // as in [zarpa.Replica]
-	PID      int
-	Started  time.Time
-	Enforced []string // as in [zarpa.DeploymentStatus]
+	Address   string // as in [zarpa.Replica]
+	PID       int
+	Container string
+	Started   time.Time
+	Enforced  []string // as in [zarpa.DeploymentStatus]
 }
 
 // LogRead says which lines are wanted.

@@ -144,7 +144,7 @@ func (l *slot) halt() {
 func (l *slot) observe(leaving bool) zarpa.Replica {
 	r := zarpa.Replica{
 		ID: l.note.ID, Revision: l.revision, Phase: l.phase, Restarts: max(0, l.note.Runs-1), Last: l.note.Last, Message: l.message,
-		Address: l.info.Address, PID: l.info.PID, Started: l.info.Started, Loaded: l.note.Loaded,
+		Address: l.info.Address, PID: l.info.PID, Container: l.info.Container, Started: l.info.Started, Loaded: l.note.Loaded,
 	}
 	switch {
 	case leaving:

@@ -177,7 +177,7 @@ func (w *run) wasStopped() bool {
 
 // Info is [replica.Run].Info.
 func (w *run) Info() replica.Info {
-	return replica.Info{Address: w.note.Address, PID: w.note.PID, Started: w.note.Started, Enforced: w.note.Enforced}
+	return replica.Info{Address: w.note.Address, PID: w.note.PID, Container: w.note.Container, Started: w.note.Started, Enforced: w.note.Enforced}
 }
 
 // Away is [replica.Remote].Away.
