@@ -159,23 +159,22 @@ func brokenRevision(t *testing.T, g *ground) {
 	}
 }
 
-// backsOff watches the times at which a broken replica is started again.
+// backsOff watches the times at which a broken replica is started again, until one is four times as long as
+// another. They are longer than the delays by the time that it takes to hear of a death, which is not always the same.
 func backsOff(t *testing.T, g *ground) {
 	d := g.Broken(g.Deployment("delays", "blue"))
 	var delays []time.Duration
 	last := -1
-	g.reconcile(t, d, "four delays", func(s zarpa.DeploymentStatus) bool {
+	g.reconcile(t, d, "a delay that has grown fourfold", func(s zarpa.DeploymentStatus) bool {
 		for _, r := range s.Replicas {
 			if r.Phase == zarpa.ReplicaBackoff && r.Last != nil && r.Restarts > last {
 				last = r.Restarts
 				delays = append(delays, r.NextStart.Sub(r.Last.At))
 			}
 		}
-		return len(delays) >= 4
+		return len(delays) > 0 && slices.Max(delays) >= 4*slices.Min(delays)
 	})
-	if delays[3] < 2*delays[0] {
-		t.Errorf("the delays do not grow: %v", delays)
-	}
+	t.Logf("delays: %v", delays)
 }
 
 func brokenSaysWhy(t *testing.T, g *ground) {
