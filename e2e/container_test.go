@@ -292,3 +292,38 @@ func (f *fleet) eat(t *testing.T, endpoint string, floats int) {
 		t.Errorf("a tensor of %d bytes fits into 128Mi", 4*floats)
 	}
 }
+
+// TestPythonContainersOnABase: the engine installs the environment on an image of its own, once.
+func TestPythonContainersOnABase(t *testing.T) {
+	root := os.Getenv("ZARPA_TEST_BASE")
+	if _, err := os.Stat(root); err != nil {
+		t.Skip("ZARPA_TEST_BASE names no tar of a system with python3 and venv")
+	}
+	eachEngine(t, func(t *testing.T, e engine) {
+		f := newFleet(t, e)
+		const base = "localhost/zarpa-e2e-base:1" // of no registry
+		e.docker(t, "import", root, base)
+		f.run(t, "target", "set", f.target, "--base", base)
+		code := t.TempDir()
+		environments := func() string {
+			return e.docker(t, "images", "--no-trunc", "--quiet", "--filter", "reference=*zarpa.local/environment")
+		}
+		was := ""
+		for n := range 2 {
+			script := fmt.Sprintf("import sys\ndef init():\n    pass\ndef run(raw):\n    return {'prefix': sys.prefix, 'n': %d}\n", n)
+			if err := os.WriteFile(filepath.Join(code, "score.py"), []byte(script), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			f.run(t, "deploy", "based", "--code", code, "--target", f.target, "--workers", "1")
+			if out := f.run(t, "invoke", "based", "-d", "{}"); !strings.Contains(out, "/zarpa/environment") || !strings.Contains(out, strconv.Itoa(n)) {
+				t.Errorf("the script answers %s", out)
+			}
+			now := environments()
+			if len(strings.Fields(now)) == 0 || n > 0 && now != was {
+				t.Errorf("environments after script %d: %q, before: %q", n, now, was)
+			}
+			was = now
+		}
+		f.run(t, "endpoint", "delete", "based")
+	})
+}
