@@ -73,7 +73,7 @@ func TestContainerMayDoLittleAndSecretsAreFiles(t *testing.T) {
 		r := await(t, d, h, isReady).Replicas[0]
 		said := logs(t, d, h, zarpa.LogQuery{})
 		for _, line := range []string{
-			"user 65532 65532", "--endpoint look --deployment blue", "--work /work", "write /root.txt false", "write /tmp/a.txt true", "write /work/a.txt true",
+			"user 65532 65532", "--endpoint look --deployment blue", "--work /work", "write /root.txt false", "write /tmp/a.txt true", "write /work/1.txt true",
 			"write /run/secrets/new false", "secret key -r-------- 46 true", "it is the right one", "secret token -r-------- 1 true", "CapEff: 0000000000000000", "NoNewPrivs: 1",
 		} {
 			if !strings.Contains(said, line) {

@@ -66,7 +66,7 @@ func run(mode string) int {
 func look() {
 	fmt.Println("user", os.Getuid(), os.Getgid())
 	fmt.Println("args", strings.Join(os.Args[1:], " "))
-	for _, path := range []string{"/root.txt", "/tmp/a.txt", "/work/a.txt", "/run/secrets/new"} {
+	for _, path := range []string{"/root.txt", "/tmp/a.txt", "/work/1.txt", "/run/secrets/new"} {
 		err := os.WriteFile(path, []byte("x"), 0o600)
 		fmt.Println("write", path, err == nil)
 	}
