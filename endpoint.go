@@ -242,7 +242,7 @@ const (
 	EndpointUpdating EndpointPhase = "updating" // an operation runs
 	EndpointReady    EndpointPhase = "ready"    // every wanted replica is ready
 	EndpointIdle     EndpointPhase = "idle"     // no replica is wanted until a request comes
-	EndpointDegraded EndpointPhase = "degraded" // some are, or are on their way
+	EndpointDegraded EndpointPhase = "degraded" // some are, or are on their way, or about to be after all worked before
 	EndpointFailed   EndpointPhase = "failed"   // none is, those on their way died before they were ready, and no operation runs
 	EndpointDeleting EndpointPhase = "deleting" // it is on its way out
 )

@@ -352,12 +352,21 @@ func TestAnEndpointThatTriesAgainAndAgainHasFailed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	op := zarpa.Operation{ID: "op-1", Kind: "deploy", Endpoint: "iris", Generation: 1, State: zarpa.OperationRunning}
+	if err := nouns.Operations.Create(ctx, op); err != nil {
+		t.Fatal(err)
+	}
+	op.State = zarpa.OperationSucceeded
+	if err := nouns.Operations.Update(ctx, op); err != nil {
+		t.Fatal(err)
+	}
 	early, late := &zarpa.Exit{Reason: "it died"}, &zarpa.Exit{Reason: "it died", Ready: true}
 	for _, c := range []struct {
 		name     string
 		replicas []zarpa.Replica
 		want     zarpa.EndpointPhase
 	}{
+		{"is not there yet, after a restart", nil, zarpa.EndpointDegraded},
 		{"starts", []zarpa.Replica{{Phase: zarpa.ReplicaStarting}}, zarpa.EndpointDegraded},
 		{"rests", []zarpa.Replica{{Phase: zarpa.ReplicaBackoff, Last: early}}, zarpa.EndpointFailed},
 		{"starts again", []zarpa.Replica{{Phase: zarpa.ReplicaStarting, Last: early}}, zarpa.EndpointFailed},

@@ -79,12 +79,13 @@ func (s *server) report(ctx context.Context, e zarpa.Endpoint) (zarpa.EndpointRe
 // is not counted as on its way: it would be there at one look and gone at the next. want holds how many
 // replicas each deployment should have.
 func phase(r zarpa.EndpointReport, want map[string]int) zarpa.EndpointPhase {
-	wanted, ready, coming := 0, 0, 0
+	wanted, ready, coming, all := 0, 0, 0, 0
 	for _, d := range r.Effective.Deployments {
 		wanted += want[d.Name]
 		for _, o := range r.Deployments {
 			if o.Deployment == d.Name && o.Target == d.Target {
 				ready += min(o.Status.Ready(o.Status.Revision), want[d.Name])
+				all += len(o.Status.Replicas)
 				for _, rep := range o.Status.Replicas {
 					starts := rep.Phase == zarpa.ReplicaStarting || rep.Phase == zarpa.ReplicaLoading
 					if starts && (rep.Last == nil || rep.Last.Ready) {
@@ -103,6 +104,8 @@ func phase(r zarpa.EndpointReport, want map[string]int) zarpa.EndpointPhase {
 		return zarpa.EndpointEmpty
 	case wanted == 0:
 		return zarpa.EndpointIdle
+	case all == 0 && r.Operation != nil && r.Operation.State == zarpa.OperationSucceeded: // it worked, and is about to start again
+		return zarpa.EndpointDegraded
 	case ready+coming == 0:
 		return zarpa.EndpointFailed
 	case ready < wanted:
