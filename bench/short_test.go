@@ -101,7 +101,7 @@ func TestAShortRunMeasuresScriptsAndReportsThem(t *testing.T) {
 func TestUnknownNamesAreRefused(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ flag, value, want string }{
-		{"-only", "hop,a", `"a" is not known; the parts are peers,scoring,batch,hop,overload,many,elastic,first,memory,python`},
+		{"-only", "hop,a", `"a" is not known; the parts are peers,scoring,batch,hop,overload,many,elastic,first,containers,memory,python`},
 		{"-out", "no/such/folder/x.md", "-out: "},
 		{"-rounds", "many", "invalid value"},
 	} {
