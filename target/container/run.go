@@ -152,7 +152,7 @@ func (w *run) autopsy(i container.InspectResponse) zarpa.Exit {
 	case killed && exit.OutOfMemory:
 		exit.Reason = fmt.Sprintf("probably out of memory: exit 137 under a limit of %v", limit)
 	case killed:
-		exit.Reason = fmt.Sprintf("killed from outside (exit 137), or out of memory under its limit of %v, which the engine denies", limit)
+		exit.Reason = fmt.Sprintf("killed from outside, or out of memory, which the engine denies: exit 137 under a limit of %v", limit)
 	case i.State.Error != "":
 		exit.Reason = w.r.answered("run the container", fmt.Errorf("%s", i.State.Error)).Error()
 	}
