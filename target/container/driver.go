@@ -203,7 +203,7 @@ func Open(ctx context.Context, o Options) (*Driver, error) {
 		return nil, err
 	}
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
-	r := &runner{o: o, host: h, publish: address, engine: engine, ctx: running, watched: map[string]*run{}, newest: map[string]string{}, changed: make(chan struct{}), back: make(chan struct{}, 1), slack: stopSlack, images: newImages(o)}
+	r := &runner{o: o, host: h, publish: address, engine: engine, ctx: running, watched: map[string]*run{}, newest: map[string]string{}, changed: make(chan struct{}), back: make(chan struct{}, 1), slack: stopSlack, sweeps: make(lockable, 1), images: newImages(o)}
 	d := &Driver{runner: r, stop: stop}
 	d.set, err = replica.Open(ctx, replica.Options{
 		Runner: r, Dir: dir, Log: o.Log, Probes: o.Probes, Backoff: o.Backoff, MaxReplicas: o.Quota, Now: o.Now,

@@ -76,7 +76,7 @@ func runnerOf(t *testing.T, f *fakeEngine, o Options) *runner {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(t.Context())
-	r := &runner{o: o, host: h, engine: engine, ctx: ctx, watched: map[string]*run{}, newest: map[string]string{}, changed: make(chan struct{}), back: make(chan struct{}, 1), images: newImages(o)}
+	r := &runner{o: o, host: h, engine: engine, ctx: ctx, watched: map[string]*run{}, newest: map[string]string{}, changed: make(chan struct{}), back: make(chan struct{}, 1), sweeps: make(lockable, 1), images: newImages(o)}
 	t.Cleanup(func() {
 		stop()
 		r.wait.Wait()

@@ -37,6 +37,7 @@ type runner struct {
 	wait    sync.WaitGroup
 	back    chan struct{} // told when the engine is back
 	slack   time.Duration // stopSlack, outside of tests
+	sweeps  lockable      // held by the sweep that runs
 
 	// mu guards what follows; it is never held over I/O.
 	mu      sync.Mutex

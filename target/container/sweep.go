@@ -154,6 +154,11 @@ func (d *Driver) Sweep(ctx context.Context) error {
 // its last: a container that is listed, and has no directory after that, is nobody's. Nor is one that the engine has
 // started again after the replica's next one.
 func (r *runner) sweep(ctx context.Context) error {
+	unlock, err := r.sweeps.lock(ctx) // what another one is removing is gone after it
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	all, err := r.list(ctx, "")
 	if err != nil {
 		return err
