@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/http/httptrace"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -216,8 +217,14 @@ func removeDrains(t *testing.T, g *ground) {
 	r := g.await(t, h, "ready", ready(d, 1)).Replicas[0]
 	ctx, cancel := context.WithCancel(g.ctx)
 	defer cancel()
-	answer := make(chan error, 1)
-	go func() { answer <- g.Call(ctx, r.Address, 700*time.Millisecond) }()
+	answer, wrote := make(chan error, 1), make(chan struct{})
+	sent := sync.OnceFunc(func() { close(wrote) })
+	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteRequest: func(httptrace.WroteRequestInfo) { sent() }})
+	go func() {
+		answer <- g.Call(traced, r.Address, 700*time.Millisecond)
+		sent() // by something else than HTTP
+	}()
+	<-wrote
 	// a second request, begun later and answered, tells that the first is under way
 	if err := g.Call(g.ctx, r.Address, 200*time.Millisecond); err != nil {
 		t.Fatal(err)

@@ -29,6 +29,9 @@ func logs(t *testing.T, g *ground) {
 	d := scaled(g.Deployment("writes", "blue"), 2)
 	h := g.apply(t, d)
 	s := g.await(t, h, "ready", ready(d, 2))
+	for _, r := range s.Replicas { // what was printed may take a moment to be kept
+		g.written(t, h, r.ID)
+	}
 	all := g.logs(t, h, zarpa.LogQuery{})
 	for _, r := range s.Replicas {
 		one := g.logs(t, h, zarpa.LogQuery{Replica: r.ID})
@@ -51,7 +54,7 @@ func previousLogs(t *testing.T, g *ground) {
 	d := g.Deployment("before", "blue")
 	h := g.apply(t, d)
 	r := g.await(t, h, "ready", ready(d, 1)).Replicas[0]
-	was := g.logs(t, h, zarpa.LogQuery{Replica: r.ID})
+	was := g.written(t, h, r.ID)
 	g.Crash(t, g.driver, r)
 	g.await(t, h, "back", func(s zarpa.DeploymentStatus) bool { return s.Ready("") == 1 && s.Replicas[0].Restarts == 1 })
 	kept := g.logs(t, h, zarpa.LogQuery{Replica: r.ID, Previous: true})

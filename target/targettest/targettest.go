@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -244,6 +245,28 @@ func (g *ground) logs(t *testing.T, h zarpa.Handle, q zarpa.LogQuery) []string {
 		t.Fatalf("read logs: %v", err)
 	}
 	return strings.Split(strings.TrimSuffix(string(b), "\n"), "\n")
+}
+
+// written waits until a replica's log holds something and does not grow from one look to the next.
+func (g *ground) written(t *testing.T, h zarpa.Handle, id string) []string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(g.ctx, g.Patience)
+	defer cancel()
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	before := []string{""}
+	for {
+		now := g.logs(t, h, zarpa.LogQuery{Replica: id})
+		if now[0] != "" && slices.Equal(now, before) {
+			return now
+		}
+		before = now
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("replica %s has printed nothing, or goes on, for %v: %q", id, g.Patience, now)
+		}
+	}
 }
 
 func scaled(d zarpa.Deployment, n int) zarpa.Deployment {
