@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"maps"
 	"slices"
 
 	"github.com/zarpa-dev/zarpa"
@@ -92,7 +93,10 @@ func (s *server) openTarget(ctx context.Context, was, t zarpa.Target, check bool
 		return t, err
 	}
 	var changes []zarpa.Change
-	for _, option := range slices.Sorted(keysOf(was.Options, t.Options)) {
+	options := map[string]string{}
+	maps.Copy(options, was.Options)
+	maps.Copy(options, t.Options)
+	for _, option := range slices.Sorted(maps.Keys(options)) {
 		if from, to := was.Options[option], t.Options[option]; from != to {
 			changes = append(changes, zarpa.Change{Field: option, From: from, To: to})
 		}
@@ -118,22 +122,6 @@ func (s *server) openTarget(ctx context.Context, was, t zarpa.Target, check bool
 		s.Log.Error("a target cannot be brought back to what it was", "target", t.Name, "error", failed)
 	}
 	return t, err
-}
-
-// keysOf are the keys of two maps, each once.
-func keysOf(a, b map[string]string) func(yield func(string) bool) {
-	return func(yield func(string) bool) {
-		for k := range a {
-			if !yield(k) {
-				return
-			}
-		}
-		for k := range b {
-			if _, twice := a[k]; !twice && !yield(k) {
-				return
-			}
-		}
-	}
 }
 
 // DeleteTarget forgets one that nothing is on.

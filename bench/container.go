@@ -210,12 +210,7 @@ func (r *report) containers(sizes []imageSize, pushed []int64, all [][]span) {
 	rows = nil
 	var last []float64
 	for i, sp := range all[0] {
-		var values []float64
-		for _, spans := range all {
-			if i < len(spans) && spans[i].name == sp.name {
-				values = append(values, spans[i].took.Seconds()*1000)
-			}
-		}
+		values := stepTimes(all, i)
 		rows = append(rows, []string{sp.name, ms(values[0]), ms(median(values)), ms(slices.Max(values))})
 		last = values
 	}

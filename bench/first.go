@@ -148,6 +148,17 @@ func firstOK(ctx context.Context, url, key string) error {
 	}
 }
 
+// stepTimes are those of the i-th step of the first deploy, over all that have it there, in milliseconds.
+func stepTimes(all [][]span, i int) []float64 {
+	var values []float64
+	for _, spans := range all {
+		if i < len(spans) && spans[i].name == all[0][i].name {
+			values = append(values, spans[i].took.Seconds()*1000)
+		}
+	}
+	return values
+}
+
 // first reports it.
 func (r *report) first(all [][]span) {
 	s := r.section("From a file to the first answer")
@@ -156,12 +167,7 @@ func (r *report) first(all [][]span) {
 	var rows [][]string
 	var last []float64
 	for i, sp := range all[0] {
-		var values []float64
-		for _, spans := range all {
-			if i < len(spans) && spans[i].name == sp.name {
-				values = append(values, spans[i].took.Seconds()*1000)
-			}
-		}
+		values := stepTimes(all, i)
 		rows = append(rows, []string{sp.name, ms(median(values)), ms(slices.Max(values))})
 		last = values
 	}
